@@ -10,6 +10,8 @@ pub const IMAGE: &str = "image";
 pub const LABEL: &str = "label";
 /// The reconstruction error of a record.
 pub const RECONSTRUCTION_ERROR: &str = "reconstruction_error";
+/// The mean over several models of the reconstruction error of a record, relative to the usual error.
+pub const ANOMALY_SCORE: &str = "anomaly_score";
 
 /// The columns of a rejects dataset, in addition to [`SOURCE`] and [`ROW`].
 pub mod rejects {

@@ -1,11 +1,16 @@
 #!/usr/bin/env python3
-"""Anomaly detection with one fixed recipe on the data sets of ADBench, compared with published results.
+"""Anomaly detection with one fixed recipe on the data sets of ADBench and ODDS, compared with published results.
 
-Trains one model per data set by recipe.toml on half of the normal rows; the other half and all anomalies are scored
-by their reconstruction error. Prints the AUCROC (in percent) of each data set and their mean, next to the columns of a table of
-published results (a CSV file with the column `Dataset` and one per method, such as `73.05(1.2)`). Needs only Python.
+Trains models of the code sizes 2, 4, 8 and 16 per data set by recipe.toml on half of the normal rows; the other half and all
+anomalies are scored by the mean of the models' reconstruction errors, each divided by its mean on normal rows. Prints the
+AUCROC (in percent) of each data set and their mean, next to that of the first model alone, and the columns of a table of
+published results (a CSV file with the column `Dataset` and one per method, such as `73.05(1.2)`).
 
-usage: run.py --data FOLDER_OF_NPZ --published TABLE.csv [--latentflow BINARY] [--work FOLDER] [--set KEY=VALUE ...]
+The options of the recipe were chosen on the sets at odd positions in the order of their names (`--half chosen`), and are
+reported for the others (`--half reported`). Needs only Python; MATLAB files need SciPy.
+
+usage: run.py --data FOLDER [FOLDER ...] --published TABLE.csv [--half chosen|reported] [--latentflow BINARY]
+              [--work FOLDER] [--codes SIZE ...] [--set KEY=VALUE ...]
 """
 import argparse
 import csv
@@ -20,11 +25,13 @@ HERE = pathlib.Path(__file__).resolve().parent
 
 def arguments():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--data", type=pathlib.Path, required=True)
+    parser.add_argument("--data", type=pathlib.Path, nargs="+", required=True, help="folders of .npz and .mat files with X and y")
     parser.add_argument("--published", type=pathlib.Path, required=True)
     parser.add_argument("--latentflow", default=str(HERE.parent.parent / "target/release/latentflow"))
     parser.add_argument("--work", type=pathlib.Path)
     parser.add_argument("--methods", nargs="+", default=["PCA", "VAE", "KNN", "DTE-C"])
+    parser.add_argument("--codes", type=int, nargs="+", default=[2, 4, 8, 16], help="code sizes of the models")
+    parser.add_argument("--half", choices=["chosen", "reported"], help="the sets that options were chosen on, or the others")
     parser.add_argument("--only", nargs="+", help="names of data sets")
     parser.add_argument("--set", nargs="+", default=[], metavar="KEY=VALUE")
     return parser.parse_args()
@@ -37,41 +44,73 @@ def run(command):
     return done.stdout
 
 
+def files(folders):
+    """The file of each data set by its name in lower case; a set that several folders hold is taken from the first."""
+    found = {}
+    for folder in folders:
+        for file in sorted([*folder.glob("*.npz"), *folder.glob("*.mat")]):
+            number, _, rest = file.stem.partition("_")
+            found.setdefault((rest if number.isdigit() else file.stem).lower(), file)
+    return dict(sorted(found.items()))
+
+
+def as_npz(file, work):
+    if file.suffix == ".npz":
+        return file
+    import numpy
+    import scipy.io
+
+    table = scipy.io.loadmat(file)
+    converted = work / f"{file.stem}.npz"
+    numpy.savez(converted, X=table["X"].astype(float), y=table["y"].ravel().astype(int))
+    return converted
+
+
 def score(options, work, file, name):
-    """AUCROC in percent of the model, and of PCA as `evaluate` computes it, on one data set."""
-    model = str(work / name)
-    source = f'data.sources=[{{ kind = "npz", path = "{file.resolve()}", arrays = ["X", "y"] }}]'
-    settings = [part for setting in [source, *options.set] for part in ("--set", setting)]
-    run([options.latentflow, "train", str(HERE / "recipe.toml"), "--out", model, "--restart", *settings])
-    found = json.loads(run([options.latentflow, "evaluate", model, "--json", "-"]))
-    anomalies = found["anomalies"]
-    return 100 * anomalies["model"]["auc_roc"], 100 * anomalies["pca"]["auc_roc"]
+    """AUCROC in percent of the ensemble, of its first model, and of PCA as `evaluate` computes it, on one data set."""
+    source = f'data.sources=[{{ kind = "npz", path = "{as_npz(file, work).resolve()}", arrays = ["X", "y"] }}]'
+    models = []
+    for code in options.codes:
+        models.append(str(work / f"{name}-{code}"))
+        settings = [part for setting in [source, f"code_size={code}", *options.set] for part in ("--set", setting)]
+        run([options.latentflow, "train", str(HERE / "recipe.toml"), "--out", models[-1], "--restart", *settings])
+    others = [part for model in models[1:] for part in ("--ensemble", model)]
+    anomalies = json.loads(run([options.latentflow, "evaluate", models[0], *others, "--json", "-"]))["anomalies"]
+    kinds = [anomalies.get("ensemble", anomalies["model"]), anomalies["model"], anomalies["pca"]]
+    return [100 * kind["auc_roc"] for kind in kinds]
 
 
 def published(path):
     with open(path, newline="") as file:
         rows = {row["Dataset"].lower(): row for row in csv.DictReader(file)}
-    return lambda name, method: float(rows[name.lower()][method].split("(")[0])
+    return lambda name, method: float(rows[name][method].split("(")[0]) if name in rows else None
 
 
 def main():
     options = arguments()
     figure = published(options.published)
-    table = []
-    print(f"{'set':<14}{'latentflow':>12}{'PCA (own)':>12}" + "".join(f"{method:>10}" for method in options.methods))
+    names = ["ensemble", "one model", "PCA (own)", *options.methods]
+    print(f"{'set':<14}" + "".join(f"{name:>11}" for name in names))
 
     def line(name, figures):
-        print(f"{name:<14}{figures[0]:>12.2f}{figures[1]:>12.2f}" + "".join(f"{x:>10.2f}" for x in figures[2:]), flush=True)
+        cells = (f"{'-':>11}" if figure is None else f"{figure:>11.2f}" for figure in figures)
+        print(f"{name:<14}" + "".join(cells), flush=True)
 
+    table = []
     with tempfile.TemporaryDirectory() as temporary:
         work = options.work or pathlib.Path(temporary)
-        for file in sorted(options.data.glob("*.npz"), key=lambda file: file.stem.split("_", 1)[1].lower()):
-            name = file.stem.split("_", 1)[1]
-            if options.only and name not in options.only:
+        work.mkdir(parents=True, exist_ok=True)
+        for position, (name, file) in enumerate(files(options.data).items()):
+            half = "chosen" if position % 2 == 0 else "reported"
+            if options.half not in (None, half) or (options.only and name not in options.only):
                 continue
             table.append([*score(options, work, file, name), *(figure(name, method) for method in options.methods)])
             line(name, table[-1])
-    line("mean", [sum(column) / len(column) for column in zip(*table)])
+    complete = [row for row in table if None not in row]
+    line(f"mean of {len(complete)}", [sum(column) / len(column) for column in zip(*complete)])
+    if len(complete) < len(table):
+        own = list(zip(*table))[:3]
+        line(f"mean of {len(table)}", [sum(column) / len(column) for column in own] + [None] * len(options.methods))
 
 
 main()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import warnings
+from collections.abc import Sequence
 from typing import Any, Literal
 
 from . import _latentflow
@@ -56,6 +57,7 @@ def evaluate(
     set: Texts = (),
     part: Part | None = None,
     corrupt: Texts = (),
+    ensemble: Sequence[str | os.PathLike[str]] = (),
     prepared: str | os.PathLike[str] | None = None,
     compare_decode: bool = False,
     allow_nondeterministic: bool = False,
@@ -71,6 +73,8 @@ def evaluate(
     :param part: the part of the records to score. Default: the test part, or the validation part without a test part, and
         all anomalies.
     :param corrupt: corruptions to measure denoising with, such as `["gaussian:25"]`. Default: those of the training.
+    :param ensemble: the folders of other models with the same input; anomalies are also ranked by the mean of the errors of all
+        models.
     :param prepared: a folder for the prepared records, which later evaluations use again.
     :param compare_decode: whether to measure the distance between JPEGs decoded in full and at a fraction of their size.
     :param allow_nondeterministic: whether to accept a model whose output depends on random numbers or on other records.
@@ -92,6 +96,7 @@ def evaluate(
                 texts(set),
                 part,
                 texts(corrupt),
+                [os.fspath(folder) for folder in ensemble],
                 None if prepared is None else os.fspath(prepared),
                 compare_decode,
                 allow_nondeterministic,

@@ -86,6 +86,7 @@ def evaluate_model(
     set: Sequence[str],
     part: str | None,
     corruptions: Sequence[str],
+    ensemble: Sequence[str],
     prepared: str | None,
     compare_decode: bool,
     allow_nondeterministic: bool,

@@ -19,7 +19,7 @@ use crate::watched::{NativeArgumentError, NativeWorkError, Watcher, run_watched}
 /// Evaluates a model folder. Calls `watch` with the kind and the fields, as JSON, of each event.
 /// Returns the measurements as JSON, as text and as HTML.
 #[pyfunction]
-#[pyo3(signature = (folder, data, sources, set, part, corruptions, prepared, compare_decode, allow_nondeterministic, watch))]
+#[pyo3(signature = (folder, data, sources, set, part, corruptions, ensemble, prepared, compare_decode, allow_nondeterministic, watch))]
 #[expect(clippy::too_many_arguments, reason = "Python calls it with keywords")]
 pub fn evaluate_model(
     py: Python<'_>,
@@ -29,6 +29,7 @@ pub fn evaluate_model(
     set: Vec<String>,
     part: Option<&str>,
     corruptions: Vec<String>,
+    ensemble: Vec<PathBuf>,
     prepared: Option<PathBuf>,
     compare_decode: bool,
     allow_nondeterministic: bool,
@@ -43,6 +44,7 @@ pub fn evaluate_model(
         compare_decode,
         allow_nondeterministic,
         prepared,
+        ensemble,
     };
     let evaluated = run_watched(py, watch, |watcher| {
         let temporary = temporary_folder().map_err(|error| {

@@ -71,6 +71,9 @@ def test_evaluation_equals_that_of_the_command_line(folder):
     assert evaluation._repr_html_().startswith("<h3>mine</h3>")
     every = latentflow.evaluate(folder / "mine", source=folder / "rows.csv", part="all")
     assert every["data"]["scored"] == 600
+    assert not any("ensemble" in note for note in every["notes"])
+    several = latentflow.evaluate(model, data=folder, ensemble=[folder / "mine"])
+    assert any("the ensemble was not measured" in note for note in several["notes"])
 
 
 def test_faults_name_arguments_of_python(folder):

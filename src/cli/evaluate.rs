@@ -62,6 +62,12 @@ pub(super) struct EvaluateArgs {
     /// watermark_grid:0.5, watermark:0.5, gray. Default: the corruption of the training.
     #[arg(long, value_name = "NOISE:AMOUNT")]
     corrupt: Vec<String>,
+    /// Also rank anomalies by the mean of the errors of this model and MODEL; may be repeated.
+    ///
+    /// The models take the same input, such as networks of other code sizes that were trained on the same
+    /// data. Each error is divided by the mean error in the card of its model, as in the stage `ensemble`.
+    #[arg(long, value_name = "MODEL")]
+    ensemble: Vec<PathBuf>,
     /// Measure the distance between JPEGs decoded in full and at a fraction of their size.
     ///
     /// Both modes are options of `pixels` and of the model card (`decode`). The pixels, the latents and the
@@ -87,6 +93,7 @@ const EXAMPLES: &str = r#"Examples:
       --set 'normal={ column = "label", equals = "normal" }'
   latentflow evaluate models/mine --source '{ kind = "parquet", path = "rows.parquet" }' \
       --set label=species
+  latentflow evaluate models/kdd-2 --ensemble models/kdd-4 --ensemble models/kdd-8
   latentflow evaluate models/denoiser --source Set12/ --corrupt gaussian:15 --corrupt gaussian:25
 
 The measurements depend on the model and the data:
@@ -150,6 +157,7 @@ impl EvaluateArgs {
             set: self.set.clone(),
             parts: self.part.map(SubsetArg::subsets).unwrap_or_default(),
             corruptions: self.corrupt.clone(),
+            ensemble: self.ensemble.clone(),
             compare_decode: self.compare_decode,
             allow_nondeterministic: self.allow_nondeterministic,
             prepared: self.prepared.clone(),
@@ -164,6 +172,7 @@ impl EvaluateArgs {
             set,
             part,
             corrupt,
+            ensemble,
             prepared,
             compare_decode,
             allow_nondeterministic: _,
@@ -172,6 +181,7 @@ impl EvaluateArgs {
             || data.is_some()
             || part.is_some()
             || prepared.is_some()
+            || !ensemble.is_empty()
             || [source, set, corrupt].iter().any(|all| !all.is_empty())
     }
 

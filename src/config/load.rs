@@ -69,10 +69,8 @@ pub(super) fn unused_overrides(
     stages: &[StageTable],
 ) -> Vec<ConfigError> {
     let is_used = |name: &str| {
-        let model = |stage: &StageTable| stage.options.get("model")?.as_str().map(str::to_owned);
-        stages
-            .iter()
-            .any(|stage| model(stage).as_deref() == Some(name))
+        let mut used = stages.iter().flat_map(StageTable::models);
+        used.any(|model| model == name)
     };
     let key = |model: &ModelTable| format!("models.{}", model.name);
     let (added, declared): (Vec<&ModelTable>, Vec<&ModelTable>) = models

@@ -81,6 +81,17 @@ pub struct StageTable {
     pub options: Value,
 }
 
+impl StageTable {
+    /// The names of the models that the stage uses: its option `model`, or each of its option
+    /// `models`.
+    pub(crate) fn models(&self) -> impl Iterator<Item = &str> {
+        let one = self.options.get("model").and_then(Value::as_str);
+        let several = self.options.get("models").and_then(Value::as_array);
+        one.into_iter()
+            .chain(several.into_iter().flatten().filter_map(Value::as_str))
+    }
+}
+
 /// The tables of a pipeline file that are neither models nor stages.
 #[derive(Debug, Default, Deserialize, JsonSchema)]
 #[serde(default)]

@@ -30,19 +30,19 @@ pub(super) fn measure(
     }))
 }
 
+/// Scores a ranking by these errors; returns `None` unless there are both anomalies and normal
+/// records.
+pub(super) fn ranking_of(errors: Vec<f64>, anomalies: &[bool]) -> Option<RankingScores> {
+    Some(RankingScores {
+        auc_roc: auc_roc(&errors, anomalies)?,
+        average_precision: average_precision(&errors, anomalies)?,
+    })
+}
+
 /// Scores the ranking, without the lists of records.
 fn rank(scores: &[RecordScore], card: Option<&ErrorStats>) -> Option<AnomalyScores> {
     let positive: Vec<bool> = scores.iter().map(|score| score.anomaly).collect();
-    let ranking = |errors: Vec<f64>| {
-        let (auc_roc, average_precision) = (
-            auc_roc(&errors, &positive)?,
-            average_precision(&errors, &positive)?,
-        );
-        Some(RankingScores {
-            auc_roc,
-            average_precision,
-        })
-    };
+    let ranking = |errors| ranking_of(errors, &positive);
     let model = ranking(scores.iter().map(|score| score.error).collect())?;
     let pca = scores
         .iter()
@@ -75,6 +75,7 @@ fn rank(scores: &[RecordScore], card: Option<&ErrorStats>) -> Option<AnomalyScor
         normal: errors(false).count(),
         anomalies: errors(true).count(),
         model,
+        ensemble: None,
         pca,
         thresholds: thresholds.collect(),
         error: ErrorStats::from_errors(&mut sorted)?,

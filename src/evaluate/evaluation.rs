@@ -10,7 +10,7 @@ use crate::evaluate::notes::{notes, pca_note};
 use crate::evaluate::options::{EvaluateError, EvaluateOptions, Progress};
 use crate::evaluate::pca_baseline::fit_pca;
 use crate::evaluate::result::{Evaluation, LabeledLatents};
-use crate::evaluate::sampler::{Subsample, scored_parts};
+use crate::evaluate::sampler::Subsample;
 use crate::evaluate::scoring::score;
 use crate::evaluate::summaries::{
     baseline, classify_latents, compression, data_summary, latent_usage, model_summary,
@@ -19,8 +19,6 @@ use crate::evaluate::summaries::{
 use crate::evaluate::{anomalies, denoising};
 use crate::model::Model;
 
-/// Maximum number of scored records.
-const MAX_SCORED: usize = 100_000;
 /// Maximum number of records of the training part that principal components and classifiers are
 /// fitted to.
 const MAX_FITTED: usize = 60_000;
@@ -41,7 +39,7 @@ pub fn evaluate(
     let levels =
         corruption_levels(model, options, format.as_ref()).map_err(EvaluateError::Faults)?;
     let mut runner = ModelRunner::new(model)?;
-    let scored = Subsample::new(scored_parts(prepared, options), MAX_SCORED);
+    let scored = Subsample::scored(prepared, options);
     check_has_records(&scored)?;
     let fitted = Subsample::new(vec![(Subset::Training, &prepared.training)], MAX_FITTED);
     let pca = fit_pca(&runner, model.input(), &fitted, progress)?;

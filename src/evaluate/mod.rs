@@ -10,6 +10,7 @@ pub(crate) mod calibration;
 mod corruption_argument;
 mod decode_distance;
 mod denoising;
+mod ensemble;
 mod evaluation;
 mod examples;
 mod inference;

@@ -95,6 +95,9 @@ pub struct EvaluationRequest {
     pub parts: Vec<Subset>,
     /// Corruptions to measure denoising with, such as `gaussian:25`.
     pub corruptions: Vec<String>,
+    /// The folders of other models that take the same input: the detection of anomalies by the mean
+    /// of their errors is measured as well.
+    pub ensemble: Vec<PathBuf>,
     /// Whether to measure the distance between full and scaled decoding of JPEGs.
     pub compare_decode: bool,
     /// Whether to accept a model whose output depends on random numbers or on other records.

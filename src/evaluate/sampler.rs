@@ -15,6 +15,9 @@ const BATCH_VALUES: usize = 1 << 20;
 /// Number of records at which a batch is complete.
 const BATCH_RECORDS: usize = 4096;
 
+/// Maximum number of scored records.
+const MAX_SCORED: usize = 100_000;
+
 /// A sample of the records of one or several parts.
 pub(super) struct Subsample<'a> {
     subsets: Vec<(Subset, &'a RecordFile)>,
@@ -31,6 +34,11 @@ impl<'a> Subsample<'a> {
             total,
             len: most.min(total),
         }
+    }
+
+    /// Samples the records that the options select for scoring, at most 100,000.
+    pub(super) fn scored(prepared: &'a PreparedDataset, options: &EvaluateOptions) -> Self {
+        Self::new(scored_parts(prepared, options), MAX_SCORED)
     }
 
     /// Returns a sample of the same parts with at most `most` records.

@@ -7,6 +7,7 @@ pub mod card;
 pub mod config;
 pub mod describe;
 pub(crate) mod dynamic_batcher;
+mod ensemble;
 pub mod feature_errors;
 pub(crate) mod feature_groups;
 pub mod files;

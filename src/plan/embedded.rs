@@ -216,7 +216,7 @@ fn keep_between(spec: &mut PipelineConfig, ends: &EmbeddedEnds) -> Result<(), Co
     let used: BTreeSet<String> = spec
         .stages
         .iter()
-        .filter_map(|stage| Some(stage.options.get("model")?.as_str()?.to_owned()))
+        .flat_map(|stage| stage.models().map(str::to_owned))
         .collect();
     spec.models.retain(|model| used.contains(&model.name));
     Ok(())

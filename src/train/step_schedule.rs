@@ -43,11 +43,23 @@ impl StepSchedule {
             size
         };
         let batch_size = training.batch_size.unwrap_or_else(halved);
-        let default_warmup = || (steps(batch_size) / WARMUP_SHARE).min(MAX_WARMUP);
+        let default_warmup = || {
+            let steps = steps(batch_size).max(training.min_steps.unwrap_or(0));
+            (steps / WARMUP_SHARE).min(MAX_WARMUP)
+        };
         Self {
             batch_size,
             warmup: training.warmup.unwrap_or_else(default_warmup),
         }
+    }
+
+    /// Returns the number of epochs: that of the training file, or as many as the minimum number of
+    /// steps takes. `records` is the number of records in an epoch.
+    pub fn epochs(self, training: &TrainingSpec, records: u64) -> u32 {
+        let batches = records.div_ceil(self.batch_size as u64).max(1);
+        let required = training.min_steps.unwrap_or(0).div_ceil(batches);
+        let required = u32::try_from(required).unwrap_or(u32::MAX);
+        training.epochs.max(required)
     }
 
     /// Returns the schedule of a training that resumes: what the training file sets, or else the
@@ -92,6 +104,25 @@ mod tests {
         assert_eq!(schedule(20, 6_400), (64, 100));
         assert_eq!(schedule(30, 160), (16, 15));
         assert_eq!(schedule(1, 10), (16, 0));
+    }
+
+    #[test]
+    fn minimum_number_of_steps_raises_the_number_of_epochs() {
+        let epochs = |min_steps, records| {
+            let training = TrainingSpec {
+                epochs: 20,
+                batch_size: Some(64),
+                min_steps,
+                ..TrainingSpec::default()
+            };
+            let schedule = StepSchedule::new(&training, records);
+            (schedule.epochs(&training, records), schedule.warmup)
+        };
+        assert_eq!(epochs(None, 100), (20, 2));
+        assert_eq!(epochs(Some(2000), 100), (1000, 100));
+        assert_eq!(epochs(Some(2001), 100), (1001, 100));
+        assert_eq!(epochs(Some(2000), 64_000), (20, 100));
+        assert_eq!(epochs(Some(1), 0).0, 20);
     }
 
     #[test]

@@ -5,6 +5,7 @@ mod clamp_warning;
 mod corrupt;
 mod denoise;
 mod encode;
+mod ensemble;
 mod feature_column;
 mod features;
 mod filter;

@@ -9,6 +9,7 @@ use crate::registry::{self, ComponentKind, KindFacts, ResolvedStage, parse_optio
 use crate::transform::corrupt::CorruptConfig;
 use crate::transform::denoise::config::DenoiseConfig;
 use crate::transform::encode::config::EncodeConfig;
+use crate::transform::ensemble::config::EnsembleConfig;
 use crate::transform::features::config::FeaturesConfig;
 use crate::transform::filter::FilterConfig;
 use crate::transform::onnx::config::OnnxConfig;
@@ -55,6 +56,10 @@ pub const KINDS: &[ComponentKind<PlanTransform>] = &[
     transform_kind::<ScoreConfig>(
         "score",
         "measures the reconstruction error between two tensor columns",
+    ),
+    transform_kind::<EnsembleConfig>(
+        "ensemble",
+        "averages the reconstruction errors of several models to one anomaly score",
     ),
     transform_kind::<FilterConfig>(
         "filter",

@@ -113,7 +113,13 @@ impl Case {
         // Only the used models are opened, since that takes most of the time.
         let used: Vec<&Value> = stages
             .values()
-            .filter_map(|options| options.get("model"))
+            .flat_map(|options| {
+                let several = options.get("models").and_then(Value::as_array);
+                options
+                    .get("model")
+                    .into_iter()
+                    .chain(several.into_iter().flatten())
+            })
             .collect();
         models
             .as_object_mut()
@@ -530,6 +536,16 @@ fn transforms() -> Vec<Case> {
                 ),
                 ("keep", json!({ "keep": true })),
                 ("outputs", json!({ "outputs": { "copy": "latent" } })),
+            ],
+        ),
+        Case::new(
+            "ensemble",
+            decoded(),
+            json!({ "models": ["m", "same"], "column": "back" }),
+            [
+                ("models", json!({ "models": ["same", "m"] })),
+                ("column", json!({ "column": "features" })),
+                ("to", json!({ "to": "score" })),
             ],
         ),
         Case::new(

@@ -18,6 +18,7 @@ mod config_change;
 mod crashing_record;
 mod data;
 mod embed;
+mod ensemble;
 mod evaluate;
 mod examples;
 mod failing_records;

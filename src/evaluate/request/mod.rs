@@ -10,6 +10,7 @@ use super::result::Evaluation;
 use super::{corruption_argument, decode_distance};
 use crate::data::{PreparedDataset, Subset};
 use crate::error::StageError;
+use crate::evaluate::ensemble::Ensemble;
 use crate::evaluate::options::{
     EvaluateError, EvaluateEvent, EvaluateOptions, EvaluationRequest, fault_lines,
 };
@@ -75,6 +76,7 @@ impl EvaluationRequest {
                 model.name()
             )));
         }
+        let ensemble = Ensemble::open(model, &self.ensemble, self)?;
         let spec = self.data_spec(model, folder)?;
         // Without a latent, no records have to be reserved to fit PCA and classifiers.
         let evaluates_all = !self.sources.is_empty() && model.code_size().is_none();
@@ -91,6 +93,16 @@ impl EvaluationRequest {
             watch(EvaluateEvent::Step { name, done, total })
         })?;
         evaluation.notes.extend(self.changed_data(model, &prepared));
+        if let (Some(ensemble), Some(anomalies)) = (&ensemble, &mut evaluation.anomalies) {
+            anomalies.ensemble =
+                ensemble.measure(&prepared, &options, &mut |name, done, total| {
+                    watch(EvaluateEvent::Step { name, done, total })
+                })?;
+        } else if ensemble.is_some() {
+            let note = "the ensemble was not measured: the data does not distinguish anomalies from \
+                        normal records";
+            evaluation.notes.push(note.to_owned());
+        }
         if self.compare_decode {
             let is_full = input.decode.unwrap_or_default() == DecodeMode::Full;
             let decode = match is_full {

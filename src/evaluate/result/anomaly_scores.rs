@@ -16,6 +16,9 @@ pub struct AnomalyScores {
     pub error: ErrorStats,
     /// The ranking by the loss of the model.
     pub model: RankingScores,
+    /// The ranking by the mean over several models, if other models were named.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub ensemble: Option<EnsembleScores>,
     /// The ranking by the mean squared error of principal components.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub pca: Option<RankingScores>,
@@ -25,6 +28,28 @@ pub struct AnomalyScores {
     pub largest_errors: Vec<ExampleRef>,
     /// The anomalies with the smallest errors, at most 10, in ascending order of the errors.
     pub smallest_errors: Vec<ExampleRef>,
+}
+
+impl AnomalyScores {
+    /// The measured rankings with their names; `None` for principal components that were not fitted.
+    pub(crate) fn rankings(&self) -> Vec<(&'static str, Option<&RankingScores>)> {
+        let ensemble = self.ensemble.as_ref().map(|scores| &scores.ranking);
+        let mut all = vec![("model", Some(&self.model))];
+        all.extend(ensemble.map(|ranking| ("ensemble", Some(ranking))));
+        all.push(("PCA", self.pca.as_ref()));
+        all
+    }
+}
+
+/// The detection of anomalies by several models.
+#[derive(Debug, Serialize)]
+pub struct EnsembleScores {
+    /// The names of the models.
+    pub models: Vec<String>,
+    /// The ranking by the mean over the models of the error of a record, divided by the mean error
+    /// in the card of the model.
+    #[serde(flatten)]
+    pub ranking: RankingScores,
 }
 
 /// The quality of a ranking of anomalies above normal records.

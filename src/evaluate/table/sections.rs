@@ -188,13 +188,14 @@ pub(super) fn labels(f: &mut fmt::Formatter<'_>, found: &ClassificationScores) -
 }
 
 pub(super) fn anomalies_found(f: &mut fmt::Formatter<'_>, found: &AnomalyScores) -> fmt::Result {
-    heads(f, "anomalies", &["model", "PCA"])?;
+    let rankings = found.rankings();
+    let names: Vec<&str> = rankings.iter().map(|(name, _)| *name).collect();
+    heads(f, "anomalies", &names)?;
     let ranking = |pick: fn(&RankingScores) -> f64| {
-        let pca = found
-            .pca
-            .as_ref()
-            .map_or("-".to_owned(), |pca| format!("{:.4}", pick(pca)));
-        [format!("{:.4}", pick(&found.model)), pca]
+        let cells = rankings.iter().map(|(_, scores)| {
+            scores.map_or("-".to_owned(), |scores| format!("{:.4}", pick(scores)))
+        });
+        cells.collect::<Vec<_>>()
     };
     row(f, "AUCROC", &ranking(|ranking| ranking.auc_roc))?;
     row(

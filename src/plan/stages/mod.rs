@@ -8,7 +8,6 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use arrow::datatypes::SchemaRef;
-use serde_json::Value;
 
 use super::graph;
 use super::stage_identity::{IdentifiedStage, PlannedStage};
@@ -132,6 +131,22 @@ pub(super) fn output_conflicts<'a>(
     })
 }
 
+/// The names and digests of the models that a stage uses.
+fn models_of(table: &StageTable, context: &PlanContext) -> Vec<(String, String)> {
+    let opened = table
+        .models()
+        .filter_map(|name| context.models.get(name)?.as_ref());
+    opened
+        .map(|model| (model.name().to_owned(), model.digest().to_owned()))
+        .collect()
+}
+
+/// The digests of models as one text; empty without models.
+fn digests_of(models: &[(String, String)]) -> String {
+    let digests: Vec<&str> = models.iter().map(|(_, digest)| digest.as_str()).collect();
+    digests.join(" ")
+}
+
 type StagePlanOutcome = (
     Option<(&'static str, StageOperator)>,
     UpstreamStages,
@@ -168,8 +183,7 @@ fn plan_stage(
             );
         }
     };
-    let model = table.options.get("model").and_then(Value::as_str);
-    let model = model.and_then(|name| context.models.get(name)?.as_ref());
+    let own_models = models_of(table, context);
     let renamed = RenamedKeys::of_schema(found.schema());
     let planned_stage = PlannedStage {
         name: if table.inputs.is_empty() {
@@ -179,9 +193,7 @@ fn plan_stage(
         },
         kind: found.name(),
         inputs: table.inputs.clone(),
-        model: model
-            .map(|model| model.digest().to_owned())
-            .unwrap_or_default(),
+        model: digests_of(&own_models),
         dependency: planned.dependency,
         declared: stored_attributes(&found, &renamed),
         written: renamed.stored(planned.written),
@@ -195,11 +207,11 @@ fn plan_stage(
     let IdentifiedStage { stage: own, former } =
         planned_stage.identity(renamed.stored(planned.options), &digests, &formers);
     let digest = own.digest.clone();
-    let mut models: BTreeMap<_, _> = inputs
+    let models: BTreeMap<_, _> = inputs
         .iter()
         .flat_map(|input| input.models.clone())
+        .chain(own_models)
         .collect();
-    models.extend(model.map(|model| (model.name().to_owned(), model.digest().to_owned())));
     let mut lineage: BTreeMap<_, _> = inputs
         .iter()
         .flat_map(|input| input.lineage.clone())

@@ -66,13 +66,20 @@ pub(super) fn labels(found: &ClassificationScores) -> Markup {
 }
 
 pub(super) fn ranking(found: &AnomalyScores) -> Markup {
+    let rankings = found.rankings();
     let row = |name: &str, pick: fn(&RankingScores) -> f64| {
-        let pca = found
-            .pca
-            .as_ref()
-            .map_or_else(|| MISSING.to_owned(), |pca| format!("{:.4}", pick(pca)));
-        vec![name.to_owned(), format!("{:.4}", pick(&found.model)), pca]
+        let cell = |scores: Option<&RankingScores>| {
+            scores.map_or_else(
+                || MISSING.to_owned(),
+                |scores| format!("{:.4}", pick(scores)),
+            )
+        };
+        let cells = rankings.iter().map(|(_, scores)| cell(*scores));
+        std::iter::once(name.to_owned()).chain(cells).collect()
     };
+    let heads: Vec<&str> = std::iter::once("")
+        .chain(rankings.iter().map(|(name, _)| *name))
+        .collect();
     let rows = [
         row("AUCROC", |scores| scores.auc_roc),
         row("average precision", |scores| scores.average_precision),
@@ -80,7 +87,7 @@ pub(super) fn ranking(found: &AnomalyScores) -> Markup {
     let (anomalies, normal) = (count(found.anomalies as u64), count(found.normal as u64));
     figures(
         &format!("{anomalies} anomalies among {normal} normal records"),
-        &["", "model", "PCA"],
+        &heads,
         rows,
     )
 }

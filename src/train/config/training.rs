@@ -15,6 +15,10 @@ pub struct TrainingSpec {
     /// The number of epochs: how often training uses each record. A training that was stopped may
     /// be continued with another number. Default: 20.
     pub epochs: u32,
+    /// The minimum number of training steps: the number of epochs is raised until it is reached, for
+    /// data with few records. Default: no minimum.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub min_steps: Option<u64>,
     /// The number of records per training step. Default: 128; 64, 32 or 16 if the training has
     /// fewer than 2000 steps otherwise.
     pub batch_size: Option<usize>,
@@ -56,6 +60,7 @@ impl Default for TrainingSpec {
     fn default() -> Self {
         Self {
             epochs: 20,
+            min_steps: None,
             batch_size: None,
             optimizer: Optimizer::default(),
             learning_rate: 1e-3,
@@ -101,6 +106,9 @@ impl TrainingSpec {
         }
         if self.epochs == 0 {
             fault("epochs", "must be above 0".to_owned());
+        }
+        if self.min_steps.is_some_and(|steps| steps > MAX_STEPS) {
+            fault("min_steps", format!("must be at most {MAX_STEPS}"));
         }
         if self.patience == Some(0) {
             fault(
@@ -195,6 +203,9 @@ fn zoom_fault(input: &InputSpec) -> Option<&'static str> {
 /// Maximum number of records per step. More records would not fit into memory for networks of
 /// practical size.
 const MAX_BATCH: usize = 1 << 16;
+
+/// Maximum of the minimum number of steps. Numbers of epochs thus fit into 32 bits.
+const MAX_STEPS: u64 = 1_000_000_000;
 
 /// Maximum side of a crop, in pixels.
 const MAX_CROP: usize = 1024;

@@ -29,6 +29,7 @@ use crate::model::input::spec::{InputKind, InputSpec};
 use crate::model::{self, RuntimeSpec};
 use crate::train::augmentation::{Augmentation, InputValues, ZoomRange};
 use crate::train::config::network::ModelKind;
+use crate::train::config::training::TrainingSpec;
 use crate::train::train_loop::epochs::TrainLoop;
 
 /// Trains the model that `file` declares and writes it to `out`; `watch` receives the events.
@@ -94,6 +95,13 @@ fn train_in(
     let schedule = match &read {
         Some(found) => StepSchedule::resumed(&file.training, found.position.schedule),
         None => StepSchedule::new(&file.training, samples),
+    };
+    let file = &TrainingFile {
+        training: TrainingSpec {
+            epochs: schedule.epochs(&file.training, samples),
+            ..file.training.clone()
+        },
+        ..file.clone()
     };
     // Batches of images of different sizes have no known size, and are refused when they are loaded.
     let size = shape.map(|shape| TrainingSize {

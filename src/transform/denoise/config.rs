@@ -16,7 +16,7 @@ use crate::plan_context::PlanContext;
 use crate::tensor::TensorShape;
 use crate::transform::denoise::{DenoiseParams, DenoisePlan};
 use crate::transform::model_columns::{
-    check_network, check_pixels, field_like, find_column, holds_pixels,
+    check_network, check_pixels, field_like, find_column, fit_fixed, holds_pixels,
 };
 use crate::transform::tile::{OVERLAP, TILE, TileCut};
 use crate::transform::{TransformConfig, TransformPlan};
@@ -188,28 +188,6 @@ pub(super) enum DenoiseMode {
     Records,
     /// Images of any size are cut into tiles.
     Tiles { format: PixelFormat, cut: TileCut },
-}
-
-fn fit_fixed(model: &Model, field: &Field, shape: &TensorShape) -> Result<(), String> {
-    check_pixels(model, field)?;
-    let expected = model.input_shape();
-    match (shape, expected) {
-        (TensorShape::Fixed(row), Some(expected)) if !same_layout(row, &expected) => Err(format!(
-            "its records have the shape {row:?}, but the model `{}` takes {expected:?}",
-            model.name()
-        )),
-        (TensorShape::Fixed(row), _) => model
-            .output_shape(ModelPath::Reconstruct, row)
-            .map(drop)
-            .map_err(|error| error.to_string()),
-        (TensorShape::Variable(_), _) => {
-            let name = model.name();
-            Err(format!(
-                "its records have different shapes, but the model `{name}` takes one shape; set \
-                 `size` in the `pixels` stage"
-            ))
-        }
-    }
 }
 
 fn fit_any_size(

@@ -4,18 +4,19 @@
 use arrow::array::{Array, ArrayRef, AsArray};
 use arrow::datatypes::{Field, Schema};
 
-use super::rows::{RejectedRows, TensorRows, find_tensor};
 use crate::batch::Batch;
 use crate::batch::reject::{RejectCode, RejectCollector};
 use crate::error::StageError;
 use crate::error::config_error::ConfigError;
 use crate::image::pixel_format::PixelFormat;
-use crate::model::Model;
+use crate::model::files::ModelPath;
 use crate::model::session::chain::RowFailure;
 use crate::model::tensor_spec::element_count;
+use crate::model::{Model, same_layout};
 use crate::tensor::{
     TensorShape, all_finite, fixed_values, tensor_field, variable_field, vector_field,
 };
+use crate::transform::rows::{RejectedRows, TensorRows, find_tensor};
 
 /// Finds the tensor column that an option names, or the only one that fits.
 ///
@@ -81,6 +82,29 @@ pub(super) fn check_pixels(model: &Model, field: &Field) -> Result<(), String> {
 /// uint8 input.
 pub(super) fn holds_pixels(model: &Model, field: &Field) -> bool {
     model.image_input().is_some() && PixelFormat::from_field(field).is_some()
+}
+
+/// Checks that the model reconstructs the records of a column, which have one shape.
+pub(super) fn fit_fixed(model: &Model, field: &Field, shape: &TensorShape) -> Result<(), String> {
+    check_pixels(model, field)?;
+    let expected = model.input_shape();
+    match (shape, expected) {
+        (TensorShape::Fixed(row), Some(expected)) if !same_layout(row, &expected) => Err(format!(
+            "its records have the shape {row:?}, but the model `{}` takes {expected:?}",
+            model.name()
+        )),
+        (TensorShape::Fixed(row), _) => model
+            .output_shape(ModelPath::Reconstruct, row)
+            .map(drop)
+            .map_err(|error| error.to_string()),
+        (TensorShape::Variable(_), _) => {
+            let name = model.name();
+            Err(format!(
+                "its records have different shapes, but the model `{name}` takes one shape; set \
+                 `size` in the `pixels` stage"
+            ))
+        }
+    }
 }
 
 /// Creates a field for tensors of `shape` with the pixel format of `field`, if it has one.
@@ -185,94 +209,4 @@ pub(super) fn reject_not_finite(
 }
 
 #[cfg(test)]
-pub(super) mod testing {
-    //! Helpers for the tests of these transforms: batches of tensors, and models from
-    //! `tests/models`.
-    #![allow(clippy::unwrap_used)]
-
-    use std::collections::BTreeMap;
-    use std::sync::Arc;
-
-    use super::*;
-    use crate::batch::reject::Reject;
-    use crate::model::testing::open;
-    use crate::plan_context::{PipelineLimits, PlanContext};
-    use crate::registry::parse_options;
-    use crate::tensor::{fixed_column, variable_column};
-    use crate::transform::testing::of;
-    use crate::transform::{TransformConfig, TransformPlan};
-
-    /// Creates a batch with one tensor column, `x`.
-    pub(crate) fn tensors(shape: &[usize], values: &[f32]) -> Batch {
-        let shape = TensorShape::Fixed(shape.to_vec());
-        let field = field_like(&vector_field("x", 1), &shape, "x").unwrap();
-        of([(
-            field,
-            fixed_column(shape.len().unwrap(), values.to_vec()).unwrap(),
-        )])
-    }
-
-    /// Creates a batch with one column of images of different sizes, `x`, with the values
-    /// `value(row, index)`.
-    pub(crate) fn images(shapes: &[[usize; 3]], value: impl Fn(usize, usize) -> f32) -> Batch {
-        let shapes: Vec<Vec<usize>> = shapes.iter().map(|shape| shape.to_vec()).collect();
-        let row = |(row, shape): (usize, &Vec<usize>)| {
-            (0..shape.iter().product())
-                .map(|at| value(row, at))
-                .collect()
-        };
-        let values: Vec<Vec<f32>> = shapes.iter().enumerate().map(row).collect();
-        of([(
-            variable_field("x", 3).unwrap(),
-            variable_column(3, values.concat(), &shapes).unwrap(),
-        )])
-    }
-
-    pub(crate) fn plan<C: TransformConfig>(
-        model: &str,
-        options: &str,
-        batch: &Batch,
-    ) -> Result<Box<dyn TransformPlan>, Vec<ConfigError>> {
-        let mut config: serde_json::Value = serde_json::from_str(options).unwrap();
-        config["model"] = "tested".into();
-        let model = open(model).unwrap_or_else(|faults| panic!("{faults:?}"));
-        let models = BTreeMap::from([("tested".to_owned(), Some(Arc::new(model)))]);
-        parse_options::<C>(config)?.plan(
-            &batch.records.schema(),
-            &PlanContext::new(models, PipelineLimits::default()),
-        )
-    }
-
-    /// Plans and applies a transform, and checks that the schema of the output is the planned one.
-    pub(crate) fn run<C: TransformConfig>(
-        model: &str,
-        options: &str,
-        batch: Batch,
-    ) -> (Batch, Vec<Reject>) {
-        let plan = plan::<C>(model, options, &batch).unwrap_or_else(|faults| panic!("{faults:?}"));
-        let mut rejects = RejectCollector::default();
-        let out = plan.build().unwrap().apply(batch, &mut rejects).unwrap();
-        assert_eq!(out.records.schema(), plan.schema());
-        assert_eq!(out.records.num_rows(), out.row_ordinals.len());
-        (out, rejects.into_vec())
-    }
-
-    /// The faults of a plan, one per line, without the path of the folder of the test models.
-    pub(crate) fn faults<C: TransformConfig>(model: &str, options: &str, batch: &Batch) -> String {
-        let faults = plan::<C>(model, options, batch).err().unwrap_or_default();
-        let folder = format!("{}/tests/models/", env!("CARGO_MANIFEST_DIR"));
-        let line =
-            |fault: ConfigError| format!("{}: {}", fault.key, fault.message.replace(&folder, ""));
-        faults.into_iter().map(line).collect::<Vec<_>>().join("\n")
-    }
-
-    /// The values of a column.
-    pub(crate) fn column(batch: &Batch, name: &str) -> Vec<f32> {
-        let column = batch.records.column_by_name(name).unwrap();
-        let floats = column.as_any().downcast_ref::<arrow::array::Float32Array>();
-        floats.map_or_else(
-            || crate::tensor::fixed_values(column).unwrap().to_vec(),
-            |floats| floats.values().to_vec(),
-        )
-    }
-}
+pub(super) mod testing;
