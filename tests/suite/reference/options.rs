@@ -4,7 +4,7 @@ use std::fmt::Write as _;
 use std::process::Command;
 
 use latentflow::{sink, source, transform};
-use serde_json::{Map, Value};
+use serde_json::{Map, Value, json};
 
 use super::{cell, check_page, table};
 
@@ -18,21 +18,42 @@ fn schema(of: &str) -> Value {
     serde_json::from_slice(&output.stdout).unwrap()
 }
 
+/// The description of a schema, or of its first alternative.
 fn description(schema: &Value) -> &str {
-    schema["description"].as_str().unwrap_or_default()
+    let own = schema["description"].as_str();
+    own.or_else(|| alternatives(schema).first()?["description"].as_str())
+        .unwrap_or_default()
 }
 
 /// The alternatives of a schema, without `null`.
 fn alternatives(schema: &Value) -> Vec<&Value> {
+    // A table or a list of such tables is the first part of `allOf`.
+    let schema = schema.get("allOf").map_or(schema, |all| &all[0]);
     let listed = ["anyOf", "oneOf"]
         .into_iter()
         .find_map(|key| schema[key].as_array());
-    let is_null = |one: &&Value| one["type"] == "null";
+    let is_any_or_null = |one: &&Value| one["type"] == "null" || **one == json!({});
     listed
         .into_iter()
         .flatten()
-        .filter(|one| !is_null(one))
+        .filter(|one| !is_any_or_null(one))
         .collect()
+}
+
+/// The kinds of tables that a list holds, each with a note that names the kind.
+fn item_tables(list: &Value) -> Vec<(String, &Value)> {
+    let items = &list["items"];
+    let kinds = items["oneOf"]
+        .as_array()
+        .map_or_else(|| vec![items], |all| all.iter().collect());
+    let with_note = |table| {
+        let tag = properties(table)?
+            .iter()
+            .find(|(_, option)| option.get("const").is_some());
+        let note = tag.map(|(key, option)| format!("With `{key} = {}`: ", option["const"]));
+        Some((note.unwrap_or_default(), table))
+    };
+    kinds.into_iter().filter_map(with_note).collect()
 }
 
 /// The type of an option in a few words, with its constant values.
@@ -93,14 +114,18 @@ fn properties(schema: &Value) -> Option<&Map<String, Value>> {
 /// Options that the page describes once, since every stage of a role has them.
 const COMMON: [&str; 2] = ["batch", "inputs"];
 
-/// Adds the rows of a table's options, and those of the tables in it.
-fn add_options(prefix: &str, schema: &Value, rows: &mut Vec<[String; 4]>) {
+/// Adds the rows of a table's options, and those of the tables in it. Descriptions begin with
+/// `note`.
+fn add_options(prefix: &str, note: &str, schema: &Value, rows: &mut Vec<[String; 4]>) {
     let required = schema["required"].as_array().cloned().unwrap_or_default();
     for (name, option) in properties(schema).into_iter().flatten() {
         let is_kind = name == "kind" && option.get("const").is_some();
         let is_common = COMMON.contains(&name.as_str()) && option.get("properties").is_none()
             || (name == "batch" && prefix.is_empty());
         if prefix.is_empty() && (is_kind || is_common) {
+            continue;
+        }
+        if option.get("const").is_some() && prefix.ends_with("[].") {
             continue;
         }
         let key = format!("{prefix}{name}");
@@ -110,7 +135,7 @@ fn add_options(prefix: &str, schema: &Value, rows: &mut Vec<[String; 4]>) {
             Some(value) => format!("`{}`", readable(value)),
             None => String::new(),
         };
-        let mut meaning = description(option).to_owned();
+        let mut meaning = format!("{note}{}", description(option));
         for alternative in alternatives(option) {
             if let (Some(value), text) = (alternative.get("const"), description(alternative))
                 && !text.is_empty()
@@ -123,14 +148,17 @@ fn add_options(prefix: &str, schema: &Value, rows: &mut Vec<[String; 4]>) {
         }
         rows.push([format!("`{key}`"), type_of(option), default, cell(&meaning)]);
         if properties(option).is_some() {
-            add_options(&format!("{key}."), option, rows);
+            add_options(&format!("{key}."), "", option, rows);
+        }
+        for (item_note, table) in item_tables(option) {
+            add_options(&format!("{key}[]."), &item_note, table, rows);
         }
     }
 }
 
 fn options(schema: &Value) -> String {
     let mut rows = Vec::new();
-    add_options("", schema, &mut rows);
+    add_options("", "", schema, &mut rows);
     table(["option", "type", "default", "meaning"], rows)
 }
 
