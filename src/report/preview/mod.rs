@@ -15,9 +15,6 @@ use crate::text_escape::line;
 /// The maximum side of the original and of tensors in pictures, in pixels.
 const MAX_SIDE: usize = 768;
 
-const UNDONE: &str = "The picture of a tensor shows its values with `range`, `mean` and `std` undone, \
-                      rounded to bytes.";
-
 /// An image, and the result of each stage.
 pub(crate) struct Preview {
     file: String,
@@ -80,7 +77,10 @@ impl Preview {
         let head = html! {
             p.kicker { (self.description) }
             h1 { (self.file) }
-            p.lead { (UNDONE) }
+            p.lead {
+                "The picture of a tensor shows its values with " code { "range" } ", " code { "mean" }
+                " and " code { "std" } " undone, rounded to bytes."
+            }
         };
         let sections = self.stages.iter().map(|stage| self.section(stage));
         document(&format!("Preview of {}", self.file), &head, sections)
