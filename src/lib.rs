@@ -54,6 +54,8 @@ pub mod file_descriptors;
 pub mod report;
 #[doc(hidden)]
 pub mod system;
+#[doc(hidden)]
+pub mod temporary_folder;
 #[cfg(feature = "train")]
 #[doc(hidden)]
 pub mod train;

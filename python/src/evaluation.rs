@@ -8,8 +8,8 @@ use latentflow::error::StageError;
 use latentflow::error::code::ErrorCode;
 use latentflow::evaluate::EvaluationRequest;
 use latentflow::evaluate::options::{EvaluateError, EvaluateEvent};
-use latentflow::evaluate::temporary_folder::temporary_folder;
 use latentflow::report::evaluation_html;
+use latentflow::temporary_folder::TemporaryFolder;
 
 use pyo3::prelude::*;
 use serde_json::json;
@@ -47,7 +47,7 @@ pub fn evaluate_model(
         ensemble,
     };
     let evaluated = run_watched(py, watch, |watcher| {
-        let temporary = temporary_folder().map_err(|error| {
+        let temporary = TemporaryFolder::new("latentflow-evaluate-").map_err(|error| {
             StageError::new(
                 ErrorCode::Io,
                 format!("cannot create a temporary folder: {error}"),

@@ -4,7 +4,6 @@ use std::path::{Path, PathBuf};
 
 use anyhow::Context as _;
 use clap::{Args, ValueEnum};
-use tempfile::TempDir;
 
 use super::log::{self, LogFormat};
 use super::progress::{TaskProgress, TaskReporter};
@@ -14,9 +13,9 @@ use crate::cli::exit::ExitCode;
 use crate::data::Subset;
 use crate::error::StageError;
 use crate::evaluate::options::{EvaluateError, EvaluateEvent};
-use crate::evaluate::temporary_folder::temporary_folder;
 use crate::evaluate::{EvaluationRequest, EvaluationRun};
 use crate::model::Model;
+use crate::temporary_folder::TemporaryFolder;
 
 #[derive(Debug, Args)]
 #[command(after_help = EXAMPLES)]
@@ -194,7 +193,7 @@ impl EvaluateArgs {
         &self,
         model: &Model,
         folder: &Path,
-    ) -> anyhow::Result<(EvaluationRun, TempDir)> {
+    ) -> anyhow::Result<(EvaluationRun, TemporaryFolder)> {
         let request = self.request();
         with_progress(|temporary, watch| request.run(model, folder, temporary, watch))
     }
@@ -207,9 +206,10 @@ pub(super) fn with_progress<T>(
         &Path,
         &mut dyn FnMut(EvaluateEvent<'_>) -> Result<(), StageError>,
     ) -> Result<T, EvaluateError>,
-) -> anyhow::Result<(T, TempDir)> {
+) -> anyhow::Result<(T, TemporaryFolder)> {
     let progress = TaskReporter::start(LogFormat::Auto);
-    let temporary = temporary_folder().context("cannot create a temporary folder")?;
+    let temporary = TemporaryFolder::new("latentflow-evaluate-");
+    let temporary = temporary.context("cannot create a temporary folder")?;
     remove_on_signal(temporary.path().to_path_buf());
     let mut watch = |event: EvaluateEvent<'_>| {
         show(&progress, &event);

@@ -25,7 +25,6 @@ mod scoring;
 mod source_argument;
 pub(crate) mod summaries;
 mod table;
-pub mod temporary_folder;
 
 pub use evaluation::evaluate;
 pub(crate) use examples::{ExampleRecord, ExampleSet, collect_examples};

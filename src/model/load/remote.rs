@@ -5,21 +5,20 @@ use std::fs::File;
 use std::io::{self, Read};
 use std::path::{Component, Path, PathBuf};
 
-use tempfile::TempDir;
-
 use crate::error::config_error::ConfigError;
 use crate::model::ModelSpec;
 use crate::model::card::{CARD, ModelCard};
 use crate::model::load::digest::read;
 use crate::model::onnx_metadata::OnnxMetadata;
 use crate::storage::{Location, is_url};
+use crate::temporary_folder::TemporaryFolder;
 
 /// The maximum size of all files of a model in a bucket: 16 GiB.
 const MAX_BYTES: u64 = 16 << 30;
 
 /// The copies of the files of a model in a bucket.
 pub(in crate::model) struct RemoteCopies {
-    folder: TempDir,
+    folder: TemporaryFolder,
     /// The folder of the copies of each key, and the folder of the originals.
     origins: Vec<(PathBuf, Location)>,
     bytes: u64,
@@ -47,7 +46,7 @@ impl RemoteCopies {
         if remote.is_empty() {
             return Ok(None);
         }
-        let folder = TempDir::with_prefix("latentflow-model-");
+        let folder = TemporaryFolder::new("latentflow-model-");
         let folder = folder.map_err(|error| {
             let message = format!("cannot create a temporary folder: {error}");
             vec![ConfigError::new(remote[0].0, message)]

@@ -28,6 +28,7 @@ pub(crate) const ORDER: [&[&str]; 21] = [
         "column_cast",
         "metrics",
         "fs_durable",
+        "temporary_folder",
         "storage",
         "shard",
         "server",
