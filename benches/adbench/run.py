@@ -127,7 +127,8 @@ def main():
             own = [*score(options, work, file, name), nearest_neighbors(file, work)]
             table.append([*own, *(figure(name, method) for method in options.methods)])
             line(name, table[-1])
-    for rows in [[row for row in table if None not in row[4:]], table]:
+    published_rows = [row for row in table if None not in row[4:]]
+    for rows in [published_rows, table] if 0 < len(published_rows) < len(table) else [table]:
         columns = [None if None in column else sum(column) / len(column) for column in zip(*rows)]
         line(f"mean of {len(rows)}", columns)
 

@@ -177,7 +177,7 @@ fn steps_that_contradict_a_card_or_its_size_are_refused() {
         "stages.px.steps: the model `m` was trained with another `steps`; remove it here";
     assert!(other.contains(expected), "{other}");
     let fitted = faults("fit = 'crop'");
-    let unused = "stages.px.fit: has no effect with `steps`";
+    let unused = "stages.px.fit: has no effect with steps";
     assert!(fitted.contains(unused), "{fitted}");
     let card = folder.path().join("model/model.toml");
     let text = std::fs::read_to_string(&card).unwrap();
