@@ -57,8 +57,9 @@ pub(super) struct EvaluateArgs {
     part: Option<SubsetArg>,
     /// Measure the removal of this corruption, such as gaussian:25; may be repeated.
     ///
-    /// Corruptions: gaussian:25, masking:0.3, salt_and_pepper:0.1, watermark_text:0.5,
-    /// watermark_grid:0.5, watermark:0.5, gray. Default: the corruption of the training.
+    /// Corruptions: gaussian:25, poisson:30, masking:0.3, salt_and_pepper:0.1, blur:1.5, downscale:2,
+    /// jpeg:75, watermark_text:0.5, watermark_grid:0.5, watermark:0.5, gray. Default: the corruption
+    /// of the training.
     #[arg(long, value_name = "NOISE:AMOUNT")]
     corrupt: Vec<String>,
     /// Also rank anomalies by the mean of the errors of this model and MODEL; may be repeated.

@@ -2,14 +2,21 @@
 //! corruptions.
 
 use rand::Rng;
-use rand_distr::StandardNormal;
+use rand_distr::{Distribution as _, Poisson, StandardNormal};
 
-use crate::image::pixel_format::{PixelFormat, TensorLayout};
+use crate::corruption::gaussian_filter::GaussianFilter;
+use crate::image::jpeg_compression::{ChromaSubsampling, compressed};
+use crate::image::pixel_format::{Channels, PixelFormat, TensorLayout};
+use crate::image::resample::options::{ResampleFilter, ResampleLibrary};
+use crate::image::resample::{Resampling, SampleGrid};
+use crate::image::{ImageError, Pixels};
 
 /// A tensor that is corrupted in place. Values without pixels count as one channel from 0 to 1.
 pub(super) struct PixelTensorMut<'a> {
     values: &'a mut [f32],
     format: Option<&'a PixelFormat>,
+    /// Height and width.
+    size: (usize, usize),
     pixels: usize,
     channels: usize,
 }
@@ -33,9 +40,15 @@ impl<'a> PixelTensorMut<'a> {
         Self {
             values,
             format,
+            size,
             pixels: size.0 * size.1,
             channels,
         }
+    }
+
+    /// Height and width.
+    pub(super) fn size(&self) -> (usize, usize) {
+        self.size
     }
 
     /// Adds independent normally distributed values of standard deviation `sigma`, in 8-bit steps
@@ -47,6 +60,95 @@ impl<'a> PixelTensorMut<'a> {
                 *value += deviation * rng.sample::<f32, _>(StandardNormal);
             }
         }
+    }
+
+    /// Adds normally distributed values of standard deviation `sigma`, in 8-bit steps, to which a
+    /// Gaussian filter of standard deviation `correlation`, in pixels, was applied.
+    pub(super) fn add_correlated(&mut self, sigma: f32, correlation: f32, rng: &mut impl Rng) {
+        let filter = GaussianFilter::new(correlation);
+        let mut noise = vec![0.0; self.pixels];
+        for channel in 0..self.channels {
+            noise.fill_with(|| rng.sample::<f32, _>(StandardNormal));
+            filter.apply(&mut noise, self.size);
+            let deviation = sigma * self.levels(channel).0 / filter.reduction();
+            for (value, added) in self.channel(channel).zip(&noise) {
+                *value += deviation * added;
+            }
+        }
+    }
+
+    /// Replaces each value by a Poisson distributed one with the same mean, where white is `peak`
+    /// photons. Values below black have none.
+    pub(super) fn draw_photons(&mut self, peak: f32, rng: &mut impl Rng) {
+        for channel in 0..self.channels {
+            let (_, black, white) = self.levels(channel);
+            let photon = (white - black) / peak;
+            for value in self.channel(channel) {
+                let mean = (*value - black) / photon;
+                // The distribution has no mean of 0, and none that is not finite.
+                let photons = Poisson::new(mean).map_or(0.0, |photons| photons.sample(rng));
+                *value = black + photons * photon;
+            }
+        }
+    }
+
+    /// Blurs each channel with a Gaussian kernel of standard deviation `sigma`, in pixels.
+    pub(super) fn blur(&mut self, sigma: f32) {
+        let filter = GaussianFilter::new(sigma);
+        for channel in 0..self.channels {
+            let mut plane: Vec<f32> = self.channel(channel).map(|value| *value).collect();
+            filter.apply(&mut plane, self.size);
+            for (value, blurred) in self.channel(channel).zip(plane) {
+                *value = blurred;
+            }
+        }
+    }
+
+    /// Divides height and width by `factor`, rounded to at least a pixel, and enlarges the image to
+    /// its size again.
+    pub(super) fn downscale(&mut self, factor: f32) {
+        let by = Resampling::new(ResampleFilter::Bicubic, None, ResampleLibrary::Pillow);
+        let (Some(image), Ok(by)) = (self.image(), by) else {
+            return;
+        };
+        let reduced = |side: usize| ((side as f32 / factor).round() as usize).max(1);
+        let small = (reduced(image.height), reduced(image.width));
+        let enlarged = SampleGrid::from_pixels(image)
+            .resample(small, by)
+            .resample(self.size, by);
+        if let Some(format) = self.format {
+            format.normalize_samples(&enlarged.values, self.values);
+        }
+    }
+
+    /// Encodes the image as a JPEG and decodes it.
+    ///
+    /// # Errors
+    /// If the image cannot be a JPEG, because of its size.
+    pub(super) fn compress(
+        &mut self,
+        quality: u8,
+        subsampling: ChromaSubsampling,
+    ) -> Result<(), ImageError> {
+        if let (Some(image), Some(format)) = (self.image(), self.format) {
+            let pixels = compressed(&image, quality, subsampling)?;
+            format.normalize(&pixels, self.values);
+        }
+        Ok(())
+    }
+
+    /// The tensor as an image, with values rounded to bytes; `None` if it has no pixels.
+    fn image(&self) -> Option<Pixels> {
+        let format = self.format.filter(|_| self.pixels > 0)?;
+        Some(Pixels {
+            height: self.size.0,
+            width: self.size.1,
+            channels: match format.channels {
+                Channels::Gray => Channels::Gray,
+                Channels::Rgb | Channels::Bgr => Channels::Rgb,
+            },
+            data: format.denormalize(self.values),
+        })
     }
 
     /// Sets each value to 0 with probability `rate`.

@@ -22,7 +22,8 @@ fn corrupted(options: serde_json::Value, format: &PixelFormat, clean: f32, seed:
     spec(options)
         .plan(Some(format))
         .unwrap()
-        .apply(&mut values, SIZE, Some(format), seed);
+        .apply(&mut values, SIZE, Some(format), seed)
+        .unwrap();
     values
 }
 
@@ -98,7 +99,7 @@ fn gray_sets_channels_of_any_scale_to_luma() {
             }
         }
         let gray = spec(json!({"noise": "gray"})).plan(Some(&format)).unwrap();
-        gray.apply(&mut values, (1, 2), Some(&format), 0);
+        gray.apply(&mut values, (1, 2), Some(&format), 0).unwrap();
         let luma = 0.299 * red + 0.587 * green + 0.114 * blue;
         for pixel in 0..2 {
             for channel in 0..3 {
@@ -153,14 +154,22 @@ fn opacity_bounds_change_by_random_watermark() {
 
 #[test]
 fn corruption_of_empty_image_does_not_panic() {
-    for noise in ["gray", "watermark", "watermark_text", "watermark_grid"] {
+    let kinds = [
+        "gray",
+        "watermark",
+        "watermark_text",
+        "watermark_grid",
+        "jpeg",
+    ];
+    for noise in kinds {
         for layout in [TensorLayout::Nchw, TensorLayout::Nhwc] {
             let format = PixelFormat { layout, ..rgb() };
             let mut values: Vec<f32> = vec![];
             spec(json!({"noise": noise}))
                 .plan(Some(&format))
                 .unwrap()
-                .apply(&mut values, (0, 7), Some(&format), 1);
+                .apply(&mut values, (0, 7), Some(&format), 1)
+                .unwrap();
             assert!(values.is_empty(), "{noise}");
         }
     }
@@ -172,7 +181,8 @@ fn corruption_of_empty_image_does_not_panic() {
     gaussian
         .plan(Some(&interleaved))
         .unwrap()
-        .apply(&mut [], (3, 0), Some(&interleaved), 1);
+        .apply(&mut [], (3, 0), Some(&interleaved), 1)
+        .unwrap();
 }
 
 #[test]

@@ -26,15 +26,12 @@ pub(super) fn parse(text: &str) -> Result<CorruptionSpec, EvaluateError> {
     let amount = amount.transpose()?;
     let noise: CorruptionKind =
         serde_json::from_value(json!(noise)).map_err(|error| invalid(error.to_string()))?;
-    let mut spec = CorruptionSpec {
-        noise,
-        sigma: None,
-        rate: None,
-        text: None,
-        opacity: None,
-    };
+    let mut spec = CorruptionSpec::of(noise);
     match noise {
-        CorruptionKind::Gaussian => spec.sigma = amount,
+        CorruptionKind::Gaussian | CorruptionKind::Blur => spec.sigma = amount,
+        CorruptionKind::Poisson => spec.peak = amount,
+        CorruptionKind::Downscale => spec.factor = amount,
+        CorruptionKind::Jpeg => spec.quality = amount,
         CorruptionKind::Masking | CorruptionKind::SaltAndPepper => spec.rate = amount,
         CorruptionKind::WatermarkText
         | CorruptionKind::WatermarkGrid
@@ -92,8 +89,8 @@ mod tests {
             parse("gauss:2"),
             expect![
                 "--corrupt gauss:2: unknown variant `gauss`, expected one of `gaussian`, \
-                 `masking`, `salt_and_pepper`, `watermark_text`, `watermark_grid`, `watermark`, \
-                 `gray`"
+                 `poisson`, `masking`, `salt_and_pepper`, `blur`, `downscale`, `jpeg`, \
+                 `watermark_text`, `watermark_grid`, `watermark`, `gray`"
             ],
         );
         check(

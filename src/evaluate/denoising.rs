@@ -7,6 +7,7 @@ use super::sampler::{MiniBatch, RecordRef, Subsample};
 use crate::corruption::spec::{CorruptionKind, CorruptionSpec};
 use crate::corruption::{Corruption, Strength};
 use crate::error::StageError;
+use crate::error::code::ErrorCode;
 use crate::error::config_error::ConfigError;
 use crate::evaluate::options::EvaluateOptions;
 use crate::evaluate::result::anomaly_scores::{DenoisingQuality, DenoisingScores};
@@ -63,24 +64,26 @@ impl CorruptionLevel {
     }
 
     /// Corrupts a record in place.
+    ///
+    /// # Errors
+    /// If the record is an image that cannot be a JPEG, because of its size.
     pub(super) fn apply(
         &self,
         values: &mut [f32],
         entry: &RecordRef,
         format: Option<&PixelFormat>,
-    ) {
+    ) -> Result<(), StageError> {
         let flat = (1, values.len());
         let size = format
             .map_or(Some(flat), |format| format.size(&entry.shape))
             .unwrap_or(flat);
         for (index, corruption) in self.corruptions.iter().enumerate() {
-            corruption.apply(
-                values,
-                size,
-                format,
-                entry.identity.wrapping_add(index as u64),
-            );
+            let seed = entry.identity.wrapping_add(index as u64);
+            corruption
+                .apply(values, size, format, seed)
+                .map_err(|error| StageError::new(ErrorCode::ArgumentInvalid, error.to_string()))?;
         }
+        Ok(())
     }
 }
 
@@ -158,7 +161,7 @@ pub(super) fn measure(
     sample.read(input, &mut |clean| {
         let mut noisy = clean.clone();
         for entry in &clean.records {
-            level.apply(&mut noisy.values[entry.at.clone()], entry, format);
+            level.apply(&mut noisy.values[entry.at.clone()], entry, format)?;
         }
         let model_output = runner.run(&noisy, false);
         let Some(outputs) = model_output.outputs else {

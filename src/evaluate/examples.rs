@@ -80,9 +80,9 @@ pub(crate) fn collect_examples(
             continue;
         };
         let clean = batch.values.clone();
-        level
-            .iter()
-            .for_each(|level| level.apply(&mut batch.values, &entry, format.as_ref()));
+        if let Some(level) = &level {
+            level.apply(&mut batch.values, &entry, format.as_ref())?;
+        }
         let model_output = runner.run(&batch, false);
         if let (Some(output), [false]) = (model_output.outputs, model_output.failed.as_slice()) {
             let explained = explainer

@@ -323,11 +323,8 @@ fn denoiser_is_measured_with_noise_on_images_of_any_size() {
     );
     let sigma = Some(Strength::Fixed(50.0));
     let spec = CorruptionSpec {
-        noise: CorruptionKind::Gaussian,
         sigma,
-        rate: None,
-        text: None,
-        opacity: None,
+        ..CorruptionSpec::of(CorruptionKind::Gaussian)
     };
     let selected = run(
         &model,
@@ -456,13 +453,7 @@ fn empty_part_and_inapplicable_corruption_are_refused() {
     };
     expect!["the data has no records in the parts to score (validation); select other parts"]
         .assert_eq(&refused(&EvaluateOptions::default()));
-    let spec = CorruptionSpec {
-        noise: CorruptionKind::WatermarkGrid,
-        sigma: None,
-        rate: None,
-        text: None,
-        opacity: None,
-    };
+    let spec = CorruptionSpec::of(CorruptionKind::WatermarkGrid);
     expect!["corruption.noise: the input holds no pixels to draw a watermark on"].assert_eq(
         &refused(&EvaluateOptions {
             parts: vec![Subset::Training],

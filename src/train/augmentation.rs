@@ -5,6 +5,7 @@ use rand_chacha::ChaCha8Rng;
 
 use crate::corruption::Corruption;
 use crate::image::PixelFormat;
+use crate::image::reflection::reflected;
 use crate::model::FeatureInput;
 use crate::train::config::training::Flips;
 
@@ -82,7 +83,8 @@ impl Augmentation {
 }
 
 impl Crop {
-    /// Appends the pixels of the crop as planes of the format's values.
+    /// Appends the pixels of the crop as planes of the format's values. An image that is smaller than
+    /// its crop is extended by reflection.
     pub(super) fn write(
         &self,
         format: &PixelFormat,
@@ -94,7 +96,10 @@ impl Crop {
         let line =
             |start: usize, len: usize, reversed: bool, whole: usize, stride: usize| -> Vec<usize> {
                 let source_offset = |i: usize| {
-                    reflect(start + if reversed { len - 1 - i } else { i }, whole) * stride
+                    reflected(
+                        (start + if reversed { len - 1 - i } else { i }) as isize,
+                        whole,
+                    ) * stride
                 };
                 (0..len).map(source_offset).collect()
             };
@@ -121,17 +126,6 @@ impl Crop {
                 }));
             }
         }
-    }
-}
-
-/// Returns the position within the image that a position beyond the edge reflects. An image that is
-/// smaller than its crop is extended by reflection.
-fn reflect(position: usize, len: usize) -> usize {
-    let folded = position % (2 * len).max(1);
-    if folded < len {
-        folded
-    } else {
-        2 * len - 1 - folded
     }
 }
 

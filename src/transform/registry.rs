@@ -6,7 +6,7 @@ use serde_json::Value;
 use crate::error::config_error::ConfigError;
 use crate::plan_context::PlanContext;
 use crate::registry::{self, ComponentKind, KindFacts, ResolvedStage, parse_options};
-use crate::transform::corrupt::CorruptConfig;
+use crate::transform::corrupt::config::CorruptConfig;
 use crate::transform::denoise::config::DenoiseConfig;
 use crate::transform::encode::config::EncodeConfig;
 use crate::transform::ensemble::config::EnsembleConfig;

@@ -646,6 +646,18 @@ fn image_transforms() -> Vec<Case> {
                 ("noise", json!({ "noise": "watermark_grid" })),
                 ("sigma", json!({ "noise": "gaussian", "sigma": 3 })),
                 ("rate", json!({ "noise": "masking", "rate": 0.5 })),
+                (
+                    "correlation",
+                    json!({ "noise": "gaussian", "sigma": 3, "correlation": 1 }),
+                ),
+                ("peak", json!({ "noise": "poisson", "peak": 30 })),
+                ("factor", json!({ "noise": "downscale", "factor": 2 })),
+                ("quality", json!({ "noise": "jpeg", "quality": 50 })),
+                (
+                    "subsampling",
+                    json!({ "noise": "jpeg", "subsampling": ["4:2:0"] }),
+                ),
+                ("probability", json!({ "probability": 0.5 })),
                 ("text", json!({ "text": "other" })),
                 ("opacity", json!({ "opacity": 0.25 })),
                 ("seed", json!({ "seed": 4 })),

@@ -138,7 +138,7 @@ impl EpochSampler {
             if let (Some(zoom), Some(resizer)) = (self.augmentation.zoom, &mut resizer) {
                 self.zoom(zoom, resizer, visit, &mut record)?;
             }
-            self.append(&record, visit, &mut batch);
+            self.append(&record, visit, &mut batch)?;
         }
         Ok(batch)
     }
@@ -193,7 +193,15 @@ impl EpochSampler {
 
     /// Appends a record in the form that the network receives; `visit` is the seed of this use of
     /// the record.
-    fn append(&self, record: &Record, visit: u64, batch: &mut TrainingBatch) {
+    ///
+    /// # Errors
+    /// If the record cannot be corrupted.
+    fn append(
+        &self,
+        record: &Record,
+        visit: u64,
+        batch: &mut TrainingBatch,
+    ) -> Result<(), StageError> {
         let augmentation = &*self.augmentation;
         let start = batch.target.len();
         let shape = match (&augmentation.values, &record.values) {
@@ -224,12 +232,15 @@ impl EpochSampler {
             };
             for (index, corruption) in augmentation.corruption.iter().enumerate() {
                 let seed = mix(mix(visit, NOISE), index as u64);
-                corruption.apply(&mut batch.input[start..], size, format, seed);
+                let corrupted = corruption.apply(&mut batch.input[start..], size, format, seed);
+                corrupted
+                    .map_err(|error| StageError::new(ErrorCode::Training, error.to_string()))?;
             }
         }
         batch.shape = shape;
         batch.seeds.push(visit);
         batch.records += 1;
+        Ok(())
     }
 }
 

@@ -5,9 +5,10 @@
 use expect_test::{Expect, expect};
 
 use super::super::testing::{batch, faults, of, part, plan, reasons, run, strings};
+use super::config::CorruptConfig;
 use super::*;
 use crate::image::pixel_format::{Channels, TensorLayout};
-use crate::tensor::{fixed_values, tensor_field, variable_row};
+use crate::tensor::{fixed_values, tensor_field, variable_field, variable_row, vector_field};
 
 fn pixels(format: &PixelFormat, height: usize, width: usize, rows: usize, value: f32) -> Batch {
     let shape = format.shape(height, width);
@@ -223,11 +224,11 @@ fn faults_of_options_are_reported_by_key() {
     check(
         r#"{"noise": "masking", "sigma": 1, "rate": 2, "text": "x", "opacity": 1}"#,
         expect![[r#"
-                sigma: is for gaussian noise only; leave it out
-                text: is for watermark_text only; leave it out
-                opacity: is for watermarks only; leave it out
-                rate: must lie between 0 and 1; met 2
-                column: the input has several tensor columns: a, b; name one of them"#]],
+            sigma: is for gaussian noise and blur only; leave it out
+            text: is for watermark_text only; leave it out
+            opacity: is for watermarks only; leave it out
+            rate: must lie between 0 and 1; met 2
+            column: the input has several tensor columns: a, b; name one of them"#]],
     );
     check(
         r#"{"noise": "gaussian", "column": "c"}"#,
@@ -244,8 +245,9 @@ fn faults_of_options_are_reported_by_key() {
     check(
         r#"{"noise": "speckle"}"#,
         expect![
-            "noise: unknown variant `speckle`, expected one of `gaussian`, `masking`, \
-                 `salt_and_pepper`, `watermark_text`, `watermark_grid`, `watermark`, `gray`"
+            "noise: unknown variant `speckle`, expected one of `gaussian`, `poisson`, `masking`, \
+                 `salt_and_pepper`, `blur`, `downscale`, `jpeg`, `watermark_text`, \
+                 `watermark_grid`, `watermark`, `gray`"
         ],
     );
     let text = batch([("source", strings(&["a"]))]);
