@@ -92,9 +92,9 @@ fn result_depends_on_record_and_not_on_layout_or_scale() {
         let two = corrupted(options(kind), &other, &waves(&other), 5);
         for pixel in 0..pixels {
             for channel in 0..3 {
-                let level = |format: &PixelFormat, values: &[f32], channel| {
-                    let (step, black) = format.affine(channel);
-                    (values[format.index(channel, pixel, pixels)] - black) / step
+                let level = |format: &PixelFormat, values: &[f32], at| {
+                    let (step, black) = format.affine(at);
+                    (values[format.index(at, pixel, pixels)] - black) / step
                 };
                 let (a, b) = (
                     level(&standard, &one, channel),
@@ -237,7 +237,7 @@ fn qualities_and_subsamplings_are_drawn_for_each_record() {
     assert!(
         drawn
             .iter()
-            .all(|change| (low - 0.3..=high + 0.3).contains(change)),
+            .all(|drawn_change| (low - 0.3..=high + 0.3).contains(drawn_change)),
         "{drawn:?}"
     );
     let mut distinct = drawn.clone();

@@ -14,10 +14,18 @@ pub enum Loss {
     Mse,
     /// Binary cross-entropy, for values in 0..1.
     Bce,
+    /// Mean absolute error.
+    L1,
+    /// A smooth mean absolute error (Charbonnier and others, 1994).
+    Charbonnier,
 }
 
 /// Outputs are clamped to `[EPSILON, 1 - EPSILON]`, so that logarithms stay finite.
 const EPSILON: f64 = 1e-7;
+
+/// The difference below which the Charbonnier loss is nearly quadratic, in the units of the values, as
+/// Lai and others (2017) chose it.
+pub(crate) const CHARBONNIER_EPSILON: f64 = 1e-3;
 
 /// Tolerance of the rounding of scaled values.
 const ROUNDING: f32 = 1e-5;
@@ -26,11 +34,14 @@ impl Loss {
     /// The error of one record: the mean over its values, summed in float64. NaN if a value is NaN.
     ///
     /// Mse: `mean((x - y)^2)`. Bce, in nats: `-mean(x ln y + (1 - x) ln(1 - y))`; targets are
-    /// clamped to 0..1, outputs to 1e-7..1 - 1e-7, as Keras does.
+    /// clamped to 0..1, outputs to 1e-7..1 - 1e-7, as Keras does. L1: `mean(|x - y|)`. Charbonnier:
+    /// `mean(sqrt((x - y)^2 + 1e-6))`.
     pub fn error(self, target: &[f32], output: &[f32]) -> f64 {
         let sum = match self {
             Self::Mse => simd_dispatch(|| sum(target, output, |x, y| (x - y) * (x - y))),
             Self::Bce => sum(target, output, cross_entropy),
+            Self::L1 => simd_dispatch(|| sum(target, output, |x, y| (x - y).abs())),
+            Self::Charbonnier => simd_dispatch(|| sum(target, output, charbonnier)),
         };
         sum / target.len().max(1) as f64
     }
@@ -40,7 +51,7 @@ impl Loss {
     pub(crate) fn clamps(self, target: &[f32]) -> bool {
         let unit = -ROUNDING..=1.0 + ROUNDING;
         match self {
-            Self::Mse => false,
+            Self::Mse | Self::L1 | Self::Charbonnier => false,
             Self::Bce => target.iter().any(|value| !unit.contains(value)),
         }
     }
@@ -50,6 +61,8 @@ impl Loss {
         match self {
             Self::Mse => "mse",
             Self::Bce => "bce",
+            Self::L1 => "l1",
+            Self::Charbonnier => "charbonnier",
         }
     }
 }
@@ -75,6 +88,11 @@ fn cross_entropy(x: f64, y: f64) -> f64 {
     -(x * y.ln() + (1.0 - x) * (1.0 - y).ln())
 }
 
+#[inline(always)]
+fn charbonnier(x: f64, y: f64) -> f64 {
+    ((x - y) * (x - y) + CHARBONNIER_EPSILON * CHARBONNIER_EPSILON).sqrt()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -82,6 +100,11 @@ mod tests {
     #[test]
     fn mse_is_the_mean_of_squares() {
         assert_eq!(Loss::Mse.error(&[1.0, 2.0], &[2.0, 4.0]), 2.5);
+        assert_eq!(Loss::L1.error(&[1.0, 2.0], &[2.0, 0.0]), 1.5);
+        let equal = Loss::Charbonnier.error(&[1.0; 9], &[1.0; 9]);
+        assert!((equal - 1e-3).abs() < 1e-12, "{equal}");
+        let far = Loss::Charbonnier.error(&[1.0], &[4.0]);
+        assert!((far - 9.000_001_f64.sqrt()).abs() < 1e-12, "{far}");
     }
 
     #[test]

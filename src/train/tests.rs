@@ -478,6 +478,36 @@ fn gradients_of_networks_equal_finite_differences() {
 }
 
 #[test]
+fn absolute_losses_equal_those_of_the_model() {
+    let output = [0.5_f32, 0.25, -1.0, 3.0, 1e6];
+    let target = [0.5_f32, 0.75, 1.0, 3.001, 0.0];
+    let check = |loss: Loss, found: f64, gradient: [f32; 5], expected: [f32; 5]| {
+        let mean = loss.error(&target, &output);
+        assert!((found / 5.0 - mean).abs() < 1e-6 * mean, "{found} {mean}");
+        let off = gradient.iter().zip(expected).map(|(a, b)| (a - b).abs());
+        assert!(off.fold(0.0, f32::max) < 1e-3, "{gradient:?}");
+    };
+    let mut gradient = [f32::NAN; 5];
+    let found = super::elementwise::absolute_error(&output, &target, 2.0, &mut gradient);
+    check(Loss::L1, found, gradient, [0.0, -2.0, -2.0, -2.0, 2.0]);
+    let smooth = super::elementwise::charbonnier(&output, &target, 2.0, &mut gradient);
+    let near = -2.0 / 2.0_f32.sqrt();
+    check(
+        Loss::Charbonnier,
+        smooth,
+        gradient,
+        [0.0, -2.0, -2.0, near, 2.0],
+    );
+    for loss in [
+        super::elementwise::absolute_error,
+        super::elementwise::charbonnier,
+    ] {
+        loss(&[f32::NAN; 5], &target, 1.0, &mut gradient);
+        assert!(gradient.iter().all(|value| value.is_nan()), "{gradient:?}");
+    }
+}
+
+#[test]
 fn bce_of_logits_equals_bce_of_sigmoid_and_is_finite() {
     let logits = [-3.0_f32, 0.0, 2.0, -200.0, 200.0];
     let targets = [0.2_f32, 0.5, 0.9, 0.0, 1.0];
@@ -568,7 +598,7 @@ fn networks() -> Vec<Case> {
     let contractive = ACTIVATIONS.map(contractive);
     activations
         .chain(contractive)
-        .chain([variational(Loss::Mse), variational(Loss::Bce)])
+        .chain([Loss::Mse, Loss::Bce, Loss::L1, Loss::Charbonnier].map(variational))
         .collect()
 }
 

@@ -69,6 +69,16 @@ fn kinds() -> Vec<(&'static str, String, bool)> {
             true,
         ),
         (
+            "l1",
+            features("kind = 'deep'\ncode_size = 4\nloss = 'l1'\n[network]\nnodes = [16]"),
+            true,
+        ),
+        (
+            "charbonnier",
+            images("kind = 'deep'\ncode_size = 4\nloss = 'charbonnier'\n[network]\nnodes = [32]"),
+            true,
+        ),
+        (
             "convolutional",
             images(
                 "kind = 'convolutional'\ncode_size = 8\n[network]\nchannels = [8, 16]\nblocks = 1",

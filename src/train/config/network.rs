@@ -21,9 +21,9 @@ pub struct ModelHeader {
     /// The number of values of a latent. If it is omitted, the network is convolutional, has no
     /// code and accepts images of any size.
     pub code_size: Option<usize>,
-    /// The loss function of the training: mse, or bce for values in 0..1. Default: bce if the
-    /// network ends in a sigmoid and its inputs lie in 0..1 (images without another `input.range`,
-    /// features with `input.scaling = "min_max"`), otherwise mse.
+    /// The loss function of the training: mse, bce for values in 0..1, l1 or charbonnier. Default:
+    /// bce if the network ends in a sigmoid and its inputs lie in 0..1 (images without another
+    /// `input.range`, features with `input.scaling = "min_max"`), otherwise mse.
     pub loss: Option<Loss>,
     /// The seed of the initial weights, the order of the records and the noise. Default: 0.
     pub seed: u64,

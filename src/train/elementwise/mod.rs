@@ -3,6 +3,7 @@
 
 use rayon::prelude::*;
 
+use crate::model::loss::CHARBONNIER_EPSILON;
 use crate::system::simd_dispatch;
 use crate::train::layer_spec::{Activation, LEAK};
 
@@ -147,6 +148,33 @@ pub(crate) fn squared_error(
     sum(output, target, gradient, |output, target| {
         let off = output - target;
         (off * off, 2.0 * off * share)
+    })
+}
+
+/// Returns the sum of the absolute differences; writes `share` times the gradient to `gradient`, 0
+/// for equal values.
+pub(crate) fn absolute_error(
+    output: &[f32],
+    target: &[f32],
+    share: f32,
+    gradient: &mut [f32],
+) -> f64 {
+    sum(output, target, gradient, |output, target| {
+        let off = output - target;
+        let sign = f32::from(u8::from(off > 0.0)) - f32::from(u8::from(off < 0.0));
+        // NaN stays NaN, so that the training ends.
+        (off.abs(), (sign + 0.0 * off) * share)
+    })
+}
+
+/// Returns the sum of the Charbonnier loss, `sqrt(d^2 + epsilon^2)` of the difference `d`; writes
+/// `share` times its gradient, `d / sqrt(d^2 + epsilon^2)`, to `gradient`.
+pub(crate) fn charbonnier(output: &[f32], target: &[f32], share: f32, gradient: &mut [f32]) -> f64 {
+    let square = (CHARBONNIER_EPSILON * CHARBONNIER_EPSILON) as f32;
+    sum(output, target, gradient, |output, target| {
+        let off = output - target;
+        let value = (off * off + square).sqrt();
+        (value, off / value * share)
     })
 }
 

@@ -448,8 +448,9 @@ fn all_conflicting_options_are_reported() {
                  space_to_depth, standardize, strides, tied\n\
                  training.epochs: invalid type: string \"many\", expected u32\n\
                  corruption[0].noise: unknown variant `gauss`, expected one of \
-                 `gaussian`, `masking`, `salt_and_pepper`, `watermark_text`, \
-                 `watermark_grid`, `watermark`, `gray`\n\
+                 `gaussian`, `poisson`, `masking`, `salt_and_pepper`, `blur`, \
+                 `downscale`, `jpeg`, `watermark_text`, `watermark_grid`, `watermark`, \
+                 `gray`\n\
                  kind: expected a kind such as \"deep\", or a list such as \
                  [\"deep\", \"denoising\"]"
         ],

@@ -271,6 +271,8 @@ impl BatchShard {
         self.loss = match loss {
             Loss::Mse => elementwise::squared_error(output, target, share, &mut gradient),
             Loss::Bce => elementwise::cross_entropy(output, target, share, &mut gradient),
+            Loss::L1 => elementwise::absolute_error(output, target, share, &mut gradient),
+            Loss::Charbonnier => elementwise::charbonnier(output, target, share, &mut gradient),
         };
         self.gradient = gradient;
     }
