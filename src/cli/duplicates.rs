@@ -117,7 +117,7 @@ impl DuplicatesCommand {
         let metric = Metric::from(self.metric);
         let (groups, rows) = (found.groups.len(), found.rows());
         print(&format!(
-            "near-duplicates by {metric} distance up to {}\n{}\n{groups} groups of {rows} rows: without \
+            "near-duplicates by {metric} distance up to {}\n{}\n{groups} groups with {rows} rows in total: without \
              all but one row of each, {} rows are left\n",
             self.threshold,
             counts_text(&found.counts),

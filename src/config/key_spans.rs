@@ -28,8 +28,19 @@ impl KeySpans {
     }
 
     fn walk_value(&mut self, lines: &LineIndex, path: &str, value: &Spanned<DeValue<'_>>) {
-        if let DeValue::Table(table) = value.get_ref() {
-            self.walk(lines, path, table);
+        match value.get_ref() {
+            DeValue::Table(table) => self.walk(lines, path, table),
+            DeValue::Array(values) => {
+                for (index, element) in values.iter().enumerate() {
+                    if let DeValue::Table(table) = element.get_ref() {
+                        let element_path = format!("{path}[{index}]");
+                        let line = lines.line_number(element.span().start);
+                        self.lines.insert(element_path.clone(), line);
+                        self.walk(lines, &element_path, table);
+                    }
+                }
+            }
+            _ => {}
         }
     }
 
@@ -52,13 +63,14 @@ impl KeySpans {
         )
     }
 
-    /// Returns the line of a key, or of the nearest table above it; 0 if the file has neither.
+    /// Returns the line of a key, or of the nearest table or list above it; 0 if the file has
+    /// neither. Tables of a list are counted from 0, as in `input.rules[1].columns`.
     pub(crate) fn line(&self, key: &str) -> usize {
-        let mut key = key.split('[').next().unwrap_or_default();
+        let mut key = key;
         loop {
-            match (self.lines.get(key), key.rsplit_once('.')) {
+            match (self.lines.get(key), key.rfind(['.', '['])) {
                 (Some(&line), _) => return line,
-                (None, Some((above, _))) => key = above,
+                (None, Some(end)) => key = &key[..end],
                 (None, None) => return 0,
             }
         }
@@ -109,5 +121,33 @@ impl LineIndex {
     /// Returns the line of a byte position, counted from 1.
     pub(crate) fn line_number(&self, position: usize) -> usize {
         1 + self.ends.partition_point(|&end| end < position)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+
+    use std::path::Path;
+
+    use super::*;
+
+    #[test]
+    fn keys_of_tables_in_lists_have_their_own_lines() {
+        let text =
+            "[[input.rules]]\na = 1\n\n[[input.rules]]\nb = [1, 2]\nc = [{ d = 1 }, { e = 2 }]\n";
+        let spans = KeySpans::parse(Path::new("t.toml"), text).unwrap();
+        for (key, line) in [
+            ("input.rules", 1),
+            ("input.rules[0].a", 2),
+            ("input.rules[0].missing", 1),
+            ("input.rules[1].b[1]", 5),
+            ("input.rules[1].missing", 4),
+            ("input.rules[1].c[1].e", 6),
+            ("input.rules[7].a", 1),
+            ("other[0].x", 0),
+        ] {
+            assert_eq!(spans.line(key), line, "{key}");
+        }
     }
 }

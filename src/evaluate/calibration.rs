@@ -57,6 +57,7 @@ impl EvaluationRequest {
         let prepared = self.prepare(&model_input(model), &spec, records, watch)?;
         watch(EvaluateEvent::Prepared(&prepared))?;
         let mut calibration = measure(model, &prepared, watch)?;
+        calibration.notes.extend(self.unseparated_anomalies(model));
         calibration.stats.measured = Some(ErrorMeasurement {
             date: humantime::format_rfc3339_seconds(SystemTime::now()).to_string(),
             sources: self.sources.clone(),

@@ -50,7 +50,7 @@ impl LatentDataset {
     pub(crate) fn row_query(&self, position: u64) -> Result<NeighborQuery, StageError> {
         let Some(index) = self.file_at(position) else {
             return Err(invalid(format!(
-                "{}: no row {position}; the rows are 0 to {}",
+                "{}: no row at position {position}; positions are 0 to {}",
                 self.location,
                 self.rows.saturating_sub(1)
             )));

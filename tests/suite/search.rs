@@ -198,7 +198,10 @@ fn image_of_another_model_or_without_one_is_refused() {
         "{other}"
     );
     let (_, _, range) = call(folder, &["neighbors", "out", "--row", "5"]);
-    assert!(range.contains("no row 5; the rows are 0 to 4"), "{range}");
+    assert!(
+        range.contains("no row at position 5; positions are 0 to 4"),
+        "{range}"
+    );
     let (_, _, column) = call(
         folder,
         &["neighbors", "out", "--row", "0", "--column", "latents"],
@@ -340,7 +343,9 @@ fn duplicates_are_listed_in_groups_with_nearest_distances() {
     let (exit, table, _) = call(folder, &[&duplicates[..], &["--page", "d.html"]].concat());
     assert_eq!(exit, Some(0));
     assert!(
-        table.contains("2 groups of 5 rows: without all but one row of each, 3 rows are left"),
+        table.contains(
+            "2 groups with 5 rows in total: without all but one row of each, 3 rows are left"
+        ),
         "{table}"
     );
     assert!(

@@ -69,8 +69,9 @@ impl TrainingProgress {
                     tracing::warn!(
                         column = column.as_str(),
                         records,
-                        "records with a null or NaN in a column are rejected; to use them, add a \
-                         rule under [[input.rules]] with `columns` and impute = \"median\""
+                        "records with a null or NaN in a column are rejected; to use them, set \
+                         `impute` in the rule of the column under [[input.rules]], or add a rule \
+                         for it: \"median\" for numbers, \"most_frequent\" for categories"
                     );
                 }
                 for reason in &prepared.reasons {

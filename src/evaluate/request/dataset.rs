@@ -64,6 +64,27 @@ impl EvaluationRequest {
         ))
     }
 
+    /// Returns a note if the training separates anomalies, but the sources of the request do not: other
+    /// data may have other columns, so its `normal` is not that of the training.
+    pub(crate) fn unseparated_anomalies(&self, model: &Model) -> Option<String> {
+        let data = training_data(model)?;
+        let normal = data.get("normal")?.as_object()?;
+        let is_set = |set: &String| set.trim_start().starts_with("normal");
+        if self.sources.is_empty() || self.set.iter().any(is_set) {
+            return None;
+        }
+        let keys: Vec<String> = normal
+            .iter()
+            .filter(|(_, value)| !value.is_null())
+            .map(|(key, value)| format!("{key} = {value}"))
+            .collect();
+        Some(format!(
+            "all records of the sources count as normal; if they have the labels of the training data, pass \
+             --set 'normal={{ {} }}'",
+            keys.join(", ")
+        ))
+    }
+
     /// Returns the `[data]` table of the training, or one with the sources of the request.
     pub(crate) fn data_spec(
         &self,

@@ -93,6 +93,7 @@ impl EvaluationRequest {
             watch(EvaluateEvent::Step { name, done, total })
         })?;
         evaluation.notes.extend(self.changed_data(model, &prepared));
+        evaluation.notes.extend(self.unseparated_anomalies(model));
         if let (Some(ensemble), Some(anomalies)) = (&ensemble, &mut evaluation.anomalies) {
             anomalies.ensemble =
                 ensemble.measure(&prepared, &options, &mut |name, done, total| {
