@@ -87,10 +87,11 @@ impl CalibrateCommand {
             ));
         }
         calibrated(card, calibration.stats).write(&self.model)?;
-        print(&format!(
-            "{}: replaced; the former distribution is kept in `previous_reconstruction_error`\n",
-            path.display()
-        ))?;
+        let kept = match &card.reconstruction_error {
+            Some(_) => "; the former distribution is kept in `previous_reconstruction_error`",
+            None => "",
+        };
+        print(&format!("{}: replaced{kept}\n", path.display()))?;
         Ok(ExitCode::Done)
     }
 

@@ -29,6 +29,11 @@ impl GaussianFilter {
         }
     }
 
+    /// The distance from which samples have no weight.
+    pub(super) fn radius(&self) -> usize {
+        self.kernel.len() / 2
+    }
+
     /// The factor by which the filter reduces the standard deviation of independent values: the sum
     /// of the squared weights of a row, since rows and columns have the same kernel.
     pub(super) fn reduction(&self) -> f32 {
@@ -57,7 +62,7 @@ impl GaussianFilter {
 
     /// Writes `len` samples, and those that are reflected at both ends, to `line`.
     fn extend(&self, len: usize, sample: impl Fn(usize) -> f32, line: &mut Vec<f32>) {
-        let radius = (self.kernel.len() / 2) as isize;
+        let radius = self.radius() as isize;
         let positions = -radius..len as isize + radius;
         line.clear();
         line.extend(positions.map(|position| sample(reflected(position, len))));

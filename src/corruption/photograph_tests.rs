@@ -190,6 +190,36 @@ fn correlated_noise_keeps_its_deviation() {
 }
 
 #[test]
+fn correlated_noise_is_the_same_at_the_edges_of_small_images() {
+    let format = PixelFormat {
+        channels: Channels::Gray,
+        ..PixelFormat::default()
+    };
+    for correlation in [0.6, 2.0] {
+        let options = json!({"noise": "gaussian", "sigma": 20, "correlation": correlation});
+        let spec: CorruptionSpec = parse_options(options).unwrap();
+        let planned = spec.plan(Some(&format)).unwrap();
+        let mut squares = [0.0_f64; 6];
+        for seed in 0..3000 {
+            let mut values = [0.5_f32; 6];
+            planned
+                .apply(&mut values, (2, 3), Some(&format), seed)
+                .unwrap();
+            for (sum, value) in squares.iter_mut().zip(values) {
+                *sum += f64::from((value - 0.5) * 255.0).powi(2);
+            }
+        }
+        let deviations = squares.map(|sum| (sum / 3000.0).sqrt());
+        assert!(
+            deviations
+                .iter()
+                .all(|value| (value / 20.0 - 1.0).abs() < 0.05),
+            "{correlation}: {deviations:?}"
+        );
+    }
+}
+
+#[test]
 fn blur_and_reduction_remove_detail() {
     let format = PixelFormat::default();
     let clean = waves(&format);

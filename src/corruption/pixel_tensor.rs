@@ -66,12 +66,18 @@ impl<'a> PixelTensorMut<'a> {
     /// Gaussian filter of standard deviation `correlation`, in pixels, was applied.
     pub(super) fn add_correlated(&mut self, sigma: f32, correlation: f32, rng: &mut impl Rng) {
         let filter = GaussianFilter::new(correlation);
-        let mut noise = vec![0.0; self.pixels];
+        // Noise around the image takes the place of a reflection, which would repeat values and
+        // thereby raise the deviation at the edges.
+        let (radius, (height, width)) = (filter.radius(), self.size);
+        let size = (height + 2 * radius, width + 2 * radius);
+        let mut noise = vec![0.0; size.0 * size.1];
         for channel in 0..self.channels {
             noise.fill_with(|| rng.sample::<f32, _>(StandardNormal));
-            filter.apply(&mut noise, self.size);
+            filter.apply(&mut noise, size);
             let deviation = sigma * self.levels(channel).0 / filter.reduction();
-            for (value, added) in self.channel(channel).zip(&noise) {
+            let rows = noise.chunks_exact(size.1).skip(radius).take(height);
+            let inner = rows.flat_map(|row| &row[radius..radius + width]);
+            for (value, added) in self.channel(channel).zip(inner) {
                 *value += deviation * added;
             }
         }

@@ -9,8 +9,11 @@ use crate::error::config_error::{ConfigError, RecordFaults};
 use crate::image::pixel_format::PixelFormat;
 use crate::image::watermark::Watermark;
 
-/// The largest standard deviation of a blur or of the filter of correlated noise, in pixels.
+/// The largest standard deviation of a blur, in pixels.
 const MAX_BLUR: f64 = 64.0;
+
+/// The largest standard deviation of the filter of correlated noise, in pixels.
+const MAX_CORRELATION: f64 = 16.0;
 
 /// The largest factor of a reduction.
 const MAX_FACTOR: f64 = 64.0;
@@ -75,7 +78,7 @@ impl CorruptionSpec {
                 let sigma = within("sigma", self.sigma, 0.0, f64::INFINITY, expected);
                 let correlation = self
                     .correlation
-                    .map(|given| given.within("correlation", 0.0, MAX_BLUR))
+                    .map(|given| given.within("correlation", 0.0, MAX_CORRELATION))
                     .transpose();
                 match (sigma, correlation) {
                     (Ok(sigma), Ok(correlation)) => {

@@ -81,7 +81,11 @@ impl CorruptionLevel {
             let seed = entry.identity.wrapping_add(index as u64);
             corruption
                 .apply(values, size, format, seed)
-                .map_err(|error| StageError::new(ErrorCode::ArgumentInvalid, error.to_string()))?;
+                .map_err(|error| {
+                    let (part, position) = (entry.subset.as_str(), entry.index);
+                    let message = format!("record {position} of the {part} part: {error}");
+                    StageError::new(ErrorCode::ArgumentInvalid, message)
+                })?;
         }
         Ok(())
     }

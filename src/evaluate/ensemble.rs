@@ -40,12 +40,22 @@ impl<'a> Ensemble<'a> {
             let error = with_error(&model)?;
             Ok::<_, EvaluateError>((model, error))
         };
+        let first_error = with_error(first)?;
+        let mut others: Vec<(Model, f64)> = Vec::with_capacity(folders.len());
+        for folder in folders {
+            let (model, error) = open(folder)?;
+            let mut before = std::iter::once(first).chain(others.iter().map(|(other, _)| other));
+            if let Some(same) = before.find(|other| other.digest() == model.digest()) {
+                let (one, two) = (same.name(), model.name());
+                return Err(EvaluateError::Argument(format!(
+                    "ensemble: `{one}` and `{two}` are the same model; name each model once"
+                )));
+            }
+            others.push((model, error));
+        }
         Ok(Some(Self {
-            first: (first, with_error(first)?),
-            others: folders
-                .iter()
-                .map(|folder| open(folder))
-                .collect::<Result<_, _>>()?,
+            first: (first, first_error),
+            others,
         }))
     }
 

@@ -104,7 +104,8 @@ pub(super) fn notes(
             tally.outside
         ));
     }
-    if prepared.anomalies > 0 && tally.scores.iter().all(|score| score.anomaly) {
+    let has_scores = !tally.scores.is_empty();
+    if prepared.anomalies > 0 && has_scores && tally.scores.iter().all(|score| score.anomaly) {
         notes.push(
             "only anomalies were scored; select a part that has normal records as well".to_owned(),
         );

@@ -3,6 +3,7 @@
 use thiserror::Error;
 
 use crate::model::Model;
+use crate::model::files::ModelPath;
 
 /// The reason that the errors of two models cannot be averaged.
 #[derive(Debug, Clone, PartialEq, Error)]
@@ -18,6 +19,9 @@ pub(crate) enum EnsembleError {
         /// The name of the first model.
         first: String,
     },
+    /// The model does not reconstruct its input.
+    #[error("the model `{0}` has no decoder, so that it has no reconstruction error")]
+    NoReconstruction(String),
     /// The card does not contain the errors of normal records.
     #[error(
         "the model `{0}` has no card with the section [reconstruction_error]; `latentflow \
@@ -42,12 +46,15 @@ impl Model {
     /// `first`.
     ///
     /// # Errors
-    /// If the card states no mean error above 0, or if the input differs from that of `first`.
+    /// If the model does not reconstruct, if the card states no mean error above 0, or if the input differs from that of `first`.
     pub(crate) fn member_error(&self, first: &Self) -> Result<f64, EnsembleError> {
         let model = self.name().to_owned();
         if self.input() != first.input() {
             let first = first.name().to_owned();
             return Err(EnsembleError::Input { model, first });
+        }
+        if self.files(ModelPath::Reconstruct).is_none() {
+            return Err(EnsembleError::NoReconstruction(model));
         }
         let stats = self
             .card()

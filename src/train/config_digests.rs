@@ -19,7 +19,7 @@ pub(crate) struct ConfigDigests {
     pub resolved: String,
     /// Covers the training file as written, which earlier versions use, and the data.
     pub written: String,
-    /// Covers the same as `resolved`, except for the number of epochs.
+    /// Covers the same as `resolved`, except for the number of epochs and the minimum number of steps.
     pub without_epochs: String,
 }
 
@@ -67,6 +67,7 @@ impl ConfigDigests {
         let mut without_epochs = resolved.clone();
         if let Some(options) = without_epochs["training"].as_object_mut() {
             options.remove("epochs");
+            options.remove("min_steps");
         }
         let digest = |text: String| {
             let hash = Sha256::digest(format!("{text}\n{data}{marker}"));
@@ -77,5 +78,34 @@ impl ConfigDigests {
             written: digest(without_locations(written.clone()).to_string()),
             without_epochs: digest(canonical(&without_locations(without_epochs))),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+
+    use super::*;
+
+    #[test]
+    fn numbers_of_epochs_and_steps_do_not_change_the_training() {
+        let digests = |training: &str| {
+            let text = format!("kind = 'vanilla'\ncode_size = 2\n[training]\n{training}");
+            let file = TrainingFile::read(toml::from_str(&text).unwrap()).unwrap();
+            let schedule = StepSchedule {
+                batch_size: 16,
+                warmup: 0,
+            };
+            ConfigDigests::new(&file, schedule, InputKind::Features, "data")
+        };
+        let [one, more, other] = [
+            "epochs = 3",
+            "epochs = 4\nmin_steps = 90",
+            "learning_rate = 0.5",
+        ]
+        .map(digests);
+        assert_eq!(one.without_epochs, more.without_epochs);
+        assert_ne!(one.resolved, more.resolved);
+        assert_ne!(one.without_epochs, other.without_epochs);
     }
 }

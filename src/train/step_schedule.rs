@@ -33,7 +33,8 @@ impl StepSchedule {
     pub fn new(training: &TrainingSpec, records: u64) -> Self {
         let steps = |batch_size: usize| {
             let batches = records.div_ceil(batch_size as u64);
-            batches.saturating_mul(u64::from(training.epochs))
+            let steps = batches.saturating_mul(u64::from(training.epochs));
+            steps.max(training.min_steps.unwrap_or(0))
         };
         let halved = || {
             let mut size = BATCH_SIZE;
@@ -43,10 +44,7 @@ impl StepSchedule {
             size
         };
         let batch_size = training.batch_size.unwrap_or_else(halved);
-        let default_warmup = || {
-            let steps = steps(batch_size).max(training.min_steps.unwrap_or(0));
-            (steps / WARMUP_SHARE).min(MAX_WARMUP)
-        };
+        let default_warmup = || (steps(batch_size) / WARMUP_SHARE).min(MAX_WARMUP);
         Self {
             batch_size,
             warmup: training.warmup.unwrap_or_else(default_warmup),
@@ -123,6 +121,13 @@ mod tests {
         assert_eq!(epochs(Some(2001), 100), (1001, 100));
         assert_eq!(epochs(Some(2000), 64_000), (20, 100));
         assert_eq!(epochs(Some(1), 0).0, 20);
+        let training = TrainingSpec {
+            epochs: 1,
+            min_steps: Some(3000),
+            ..TrainingSpec::default()
+        };
+        let StepSchedule { batch_size, warmup } = StepSchedule::new(&training, 283);
+        assert_eq!((batch_size, warmup), (128, 100));
     }
 
     #[test]

@@ -117,6 +117,29 @@ fn scores_are_means_of_the_relative_errors_of_the_models() {
     let areas = [ranking, &found["anomalies"]["model"]].map(|found| found["auc_roc"].as_f64());
     assert!(areas.iter().all(|area| area.unwrap() > 0.9), "{areas:?}");
     assert_ne!(areas[0], areas[1]);
+    let refuse = |other: &str| {
+        let refused = latentflow(folder, &["evaluate", "m1", "--ensemble", other]).output();
+        let refused = refused.unwrap();
+        assert!(!refused.status.success(), "{other}");
+        errors(&refused)
+    };
+    assert!(refuse("m1").contains("`m1` and `m1` are the same model"));
+    fs::create_dir(folder.join("codes")).unwrap();
+    for file in ["model.toml", "encoder.onnx"] {
+        fs::copy(
+            folder.join("m2").join(file),
+            folder.join("codes").join(file),
+        )
+        .unwrap();
+    }
+    let decoder = fs::read_to_string(folder.join("codes/model.toml")).unwrap();
+    let listed = decoder
+        .lines()
+        .filter(|line| !line.contains("decoder.onnx"));
+    let text: Vec<&str> = listed.collect();
+    fs::write(folder.join("codes/model.toml"), text.join("\n")).unwrap();
+    let error = refuse("codes");
+    assert!(error.contains("`codes` has no decoder"), "{error}");
     let table = call(folder, &arguments[..4]);
     assert!(
         table.contains("anomalies") && table.contains("ensemble"),

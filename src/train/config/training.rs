@@ -16,7 +16,8 @@ pub struct TrainingSpec {
     /// be continued with another number. Default: 20.
     pub epochs: u32,
     /// The minimum number of training steps: the number of epochs is raised until it is reached, for
-    /// data with few records. Default: no minimum.
+    /// data with few records. A training that was stopped may be continued with another number, and
+    /// `patience` may end it earlier. Default: no minimum.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub min_steps: Option<u64>,
     /// The number of records per training step. Default: 128; 64, 32 or 16 if the training has

@@ -9,7 +9,7 @@ use rand_chacha::ChaCha8Rng;
 use crate::data::{Permutation, Record, RecordFile, RecordValues};
 use crate::error::StageError;
 use crate::error::code::ErrorCode;
-use crate::image::{Channels, Pixels, ResizeMode, Resizer};
+use crate::image::{Channels, ImageError, Pixels, ResizeMode, Resizer};
 use crate::train::augmentation::{Augmentation, InputValues, ZoomRange};
 
 /// Records of one shape: inputs and targets.
@@ -138,7 +138,16 @@ impl EpochSampler {
             if let (Some(zoom), Some(resizer)) = (self.augmentation.zoom, &mut resizer) {
                 self.zoom(zoom, resizer, visit, &mut record)?;
             }
-            self.append(&record, visit, &mut batch)?;
+            self.append(&record, visit, &mut batch).map_err(|error| {
+                let place = match self
+                    .records
+                    .origin(usize::try_from(index).unwrap_or_default())
+                {
+                    Ok(Some(origin)) => origin.to_string(),
+                    _ => format!("record {index}"),
+                };
+                StageError::new(ErrorCode::Training, format!("{place}: {error}"))
+            })?;
         }
         Ok(batch)
     }
@@ -201,7 +210,7 @@ impl EpochSampler {
         record: &Record,
         visit: u64,
         batch: &mut TrainingBatch,
-    ) -> Result<(), StageError> {
+    ) -> Result<(), ImageError> {
         let augmentation = &*self.augmentation;
         let start = batch.target.len();
         let shape = match (&augmentation.values, &record.values) {
@@ -232,9 +241,7 @@ impl EpochSampler {
             };
             for (index, corruption) in augmentation.corruption.iter().enumerate() {
                 let seed = mix(mix(visit, NOISE), index as u64);
-                let corrupted = corruption.apply(&mut batch.input[start..], size, format, seed);
-                corrupted
-                    .map_err(|error| StageError::new(ErrorCode::Training, error.to_string()))?;
+                corruption.apply(&mut batch.input[start..], size, format, seed)?;
             }
         }
         batch.shape = shape;
