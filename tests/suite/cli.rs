@@ -577,7 +577,7 @@ fn pipeline_given_to_train_is_answered_with_run() {
         ],
         None,
         &expect![[r#"
-            t.toml:4: data.sources[0].path: `elsewhere/nowhere` does not exist; expected a folder, a file, or a glob such as `photos/**/*.jpg`
+            t.toml:6: data.sources[0].path: `elsewhere/nowhere` does not exist; expected a folder, a file, or a glob such as `photos/**/*.jpg`
         "#]],
     );
 }

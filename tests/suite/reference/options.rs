@@ -1,6 +1,7 @@
 //! The tables and options of pipeline files and training files, from their JSON Schemas.
 
 use std::fmt::Write as _;
+use std::path::Path;
 use std::process::Command;
 
 use latentflow::{sink, source, transform};
@@ -238,6 +239,25 @@ fn options_of_transforms_and_sinks_are_current() {
     let sinks = sink::registry::KINDS.iter().map(|kind| kind.name);
     let sinks = page(page_of_kinds(&others, sinks));
     check_page("sinks.md", "Sinks", &sinks);
+}
+
+#[test]
+fn every_kind_is_in_the_table_of_stage_kinds() {
+    let page = Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/concepts/pipeline.md");
+    let page = std::fs::read_to_string(page).unwrap();
+    let rows: Vec<&str> = page
+        .lines()
+        .filter(|line| line.starts_with("| `"))
+        .collect();
+    let kinds = source::registry::KINDS.iter().map(|kind| kind.name);
+    let kinds = kinds.chain(transform::registry::KINDS.iter().map(|kind| kind.name));
+    for kind in kinds.chain(sink::registry::KINDS.iter().map(|kind| kind.name)) {
+        let first = |row: &&str| {
+            let cell = row.split('|').nth(1).unwrap_or_default();
+            cell.contains(&format!("`{kind}`"))
+        };
+        assert!(rows.iter().any(|row| first(&row)), "{kind}");
+    }
 }
 
 #[test]
