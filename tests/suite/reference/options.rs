@@ -256,7 +256,7 @@ fn every_kind_is_in_the_table_of_stage_kinds() {
             let cell = row.split('|').nth(1).unwrap_or_default();
             cell.contains(&format!("`{kind}`"))
         };
-        assert!(rows.iter().any(|row| first(&row)), "{kind}");
+        assert!(rows.iter().any(first), "{kind}");
     }
 }
 
