@@ -72,7 +72,8 @@ def test_evaluation_equals_that_of_the_command_line(folder):
     every = latentflow.evaluate(folder / "mine", source=folder / "rows.csv", part="all")
     assert every["data"]["scored"] == 600
     assert not any("ensemble" in note for note in every["notes"])
-    several = latentflow.evaluate(model, data=folder, ensemble=[folder / "mine"])
+    latentflow.train(folder / "mine.toml", folder / "other", data=folder, set="seed=7")
+    several = latentflow.evaluate(model, data=folder, ensemble=[folder / "other"])
     assert any("the ensemble was not measured" in note for note in several["notes"])
 
 
