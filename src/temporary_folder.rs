@@ -1,6 +1,6 @@
 //! Temporary folders that do not outlive the program, not even if it is killed.
 
-use std::fs::{File, TryLockError};
+use std::fs::File;
 use std::io;
 use std::path::Path;
 
@@ -17,7 +17,8 @@ const LOCK: &str = "lock";
 pub struct TemporaryFolder {
     // The folder is removed before its lock is released.
     folder: TempDir,
-    _lock: File,
+    /// `None` on a file system without locks.
+    _lock: Option<File>,
 }
 
 impl TemporaryFolder {
@@ -35,8 +36,10 @@ impl TemporaryFolder {
         let folder = private_folder(prefix, 16).tempdir_in(parent)?;
         // Under its final name the file is locked from the beginning.
         let new = folder.path().join("new-lock");
-        let lock = try_lock_file(&new)?.ok_or(io::ErrorKind::AlreadyExists)?;
-        std::fs::rename(&new, folder.path().join(LOCK))?;
+        let lock = try_lock_file(&new).unwrap_or_default();
+        if lock.is_some() {
+            std::fs::rename(&new, folder.path().join(LOCK))?;
+        }
         Ok(Self {
             folder,
             _lock: lock,
@@ -74,12 +77,13 @@ fn remove_abandoned(parent: &Path, prefix: &str) {
     }
 }
 
-/// Whether the lock file exists and no program holds its lock.
+/// Whether the lock file exists and no program holds its lock. If that cannot be determined, the
+/// folder may be in use.
 fn is_abandoned(lock: &Path) -> bool {
     let is_file = std::fs::symlink_metadata(lock).is_ok_and(|metadata| metadata.is_file());
     let opened = is_file.then(|| File::open(lock));
     let Some(Ok(file)) = opened else { return false };
-    !matches!(file.try_lock(), Err(TryLockError::WouldBlock))
+    file.try_lock().is_ok()
 }
 
 #[cfg(all(test, unix))]

@@ -7,6 +7,7 @@ use serde_json::{Value, json};
 
 use super::*;
 use crate::corruption::spec::CorruptionSpec;
+use crate::corruption::tests::faults;
 use crate::image::pixel_format::{Channels, TensorLayout};
 use crate::registry::parse_options;
 
@@ -279,15 +280,7 @@ fn qualities_and_subsamplings_are_drawn_for_each_record() {
 #[test]
 fn faults_of_options_are_reported_by_key() {
     let check = |options: Value, format: Option<&PixelFormat>, expected: Expect| {
-        let faults = parse_options::<CorruptionSpec>(options)
-            .and_then(|spec| spec.plan(format))
-            .err()
-            .unwrap_or_default();
-        let lines: Vec<String> = faults
-            .iter()
-            .map(|fault| format!("{}: {}", fault.key, fault.message))
-            .collect();
-        expected.assert_eq(&lines.join("\n"));
+        expected.assert_eq(&faults(options, format));
     };
     let rgb = PixelFormat::default();
     check(

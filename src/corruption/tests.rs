@@ -230,6 +230,18 @@ fn spec_is_serialized_as_it_was_read() {
     }
 }
 
+/// The faults of options for tensors of `format`, one per line.
+pub(super) fn faults(options: serde_json::Value, format: Option<&PixelFormat>) -> String {
+    let faults = parse_options::<CorruptionSpec>(options)
+        .and_then(|spec| spec.plan(format))
+        .err()
+        .unwrap_or_default();
+    let lines = faults
+        .iter()
+        .map(|fault| format!("{}: {}", fault.key, fault.message));
+    lines.collect::<Vec<_>>().join("\n")
+}
+
 #[test]
 fn faults_of_options_are_reported_by_key() {
     let gray = PixelFormat {
@@ -237,15 +249,7 @@ fn faults_of_options_are_reported_by_key() {
         ..rgb()
     };
     let check = |options: serde_json::Value, format: Option<&PixelFormat>, expected: Expect| {
-        let faults = parse_options::<CorruptionSpec>(options)
-            .and_then(|spec| spec.plan(format))
-            .err()
-            .unwrap_or_default();
-        let lines: Vec<String> = faults
-            .iter()
-            .map(|fault| format!("{}: {}", fault.key, fault.message))
-            .collect();
-        expected.assert_eq(&lines.join("\n"));
+        expected.assert_eq(&faults(options, format));
     };
     check(
         json!({"noise": "gaussian", "sigma": [5, 0], "rate": 0.1}),

@@ -3,12 +3,12 @@
 use std::time::Instant;
 
 use arrow::array::ArrayRef;
-use ort::session::{HasSelectedOutputs, OutputSelector, RunOptions};
+use ort::session::{HasSelectedOutputs, RunOptions};
 use ort::value::{DynValue, ValueType};
 
 use crate::model::ort_backend::session::InferenceMetrics;
 use crate::model::ort_backend::tensor_values::{tensor_of, values_of};
-use crate::model::ort_backend::{LoadedGraph, element_of, reason};
+use crate::model::ort_backend::{LoadedGraph, element_of, reason, selected_outputs};
 use crate::model::tensor_spec::TensorSpec;
 
 /// The values of one tensor for several records.
@@ -49,14 +49,9 @@ impl OrtGraphSession {
         outputs: &[TensorSpec],
         metrics: InferenceMetrics,
     ) -> Result<Self, String> {
-        let selector = outputs
-            .iter()
-            .fold(OutputSelector::no_default(), |selector, output| {
-                selector.with(&output.name)
-            });
         Ok(Self {
             session,
-            run_options: RunOptions::new().map_err(reason)?.with_outputs(selector),
+            run_options: selected_outputs(outputs.iter().map(|output| output.name.as_str()))?,
             inputs: inputs.iter().map(|input| input.name.clone()).collect(),
             outputs: outputs.to_vec(),
             metrics,

@@ -12,6 +12,7 @@ use std::path::Path;
 use ort::environment::Environment;
 use ort::ep::ExecutionProviderDispatch;
 use ort::session::builder::{GraphOptimizationLevel, SessionBuilder};
+use ort::session::{HasSelectedOutputs, OutputSelector, RunOptions};
 use ort::value::{Outlet, TensorElementType, ValueType};
 
 use crate::model::config::{ExecutionProvider, GraphOptimization, RuntimeSpec};
@@ -134,6 +135,17 @@ fn element_of(element: TensorElementType) -> ElementType {
         TensorElementType::Bfloat16 => ElementType::Other("bfloat16".to_owned()),
         other => ElementType::Other(other.to_string().to_lowercase()),
     }
+}
+
+/// Options of a run that computes these outputs only.
+///
+/// # Errors
+/// The message of ONNX Runtime when it does not support the selection.
+fn selected_outputs<'a>(
+    names: impl Iterator<Item = &'a str>,
+) -> Result<RunOptions<HasSelectedOutputs>, String> {
+    let selector = names.fold(OutputSelector::no_default(), OutputSelector::with);
+    Ok(RunOptions::new().map_err(reason)?.with_outputs(selector))
 }
 
 /// Returns the message of ONNX Runtime on one line, without the file name, which the caller adds.

@@ -4,12 +4,12 @@ use std::time::Instant;
 
 use half::f16;
 use half::slice::HalfFloatSliceExt;
-use ort::session::{HasSelectedOutputs, OutputSelector, RunOptions};
+use ort::session::{HasSelectedOutputs, RunOptions};
 use ort::value::{DynValue, TensorElementType, TensorRef, ValueType};
 use prometheus::Histogram;
 
 use crate::model::dynamic_batcher::RunBatch;
-use crate::model::ort_backend::{LoadedGraph, element_of, reason};
+use crate::model::ort_backend::{LoadedGraph, element_of, reason, selected_outputs};
 use crate::model::tensor_spec::{ElementType, TensorSpec};
 
 /// A session that runs one input to the selected outputs, on the thread that owns it.
@@ -43,14 +43,9 @@ impl OrtSession {
         outputs: &[&TensorSpec],
         metrics: InferenceMetrics,
     ) -> Result<Self, String> {
-        let selector = outputs
-            .iter()
-            .fold(OutputSelector::no_default(), |selector, output| {
-                selector.with(&output.name)
-            });
         Ok(Self {
             session,
-            run_options: RunOptions::new().map_err(reason)?.with_outputs(selector),
+            run_options: selected_outputs(outputs.iter().map(|output| output.name.as_str()))?,
             input: input.name.clone(),
             element: input.element.clone(),
             outputs: outputs.iter().map(|output| output.name.clone()).collect(),

@@ -15,7 +15,7 @@ use crate::batch::reject::{RejectCode, RejectCollector};
 use crate::corruption::Corruption;
 use crate::error::StageError;
 use crate::image::pixel_format::PixelFormat;
-use crate::tensor::{TensorShape, fixed_column, variable_column};
+use crate::tensor::{TensorShape, all_finite, fixed_column, variable_column};
 
 #[derive(Clone)]
 struct CorruptTransform {
@@ -77,6 +77,11 @@ impl Transform for CorruptTransform {
                         .corruption
                         .apply(&mut values[start..], size, format, seed)
                     {
+                        Ok(()) if all_finite(clean) && !all_finite(&values[start..]) => {
+                            values.truncate(start);
+                            let reason = "the corrupted values exceed the range of float32";
+                            rejected.add(row, (RejectCode::NotFinite, reason.to_owned()));
+                        }
                         Ok(()) => shapes.push(shape.into_owned()),
                         Err(error) => {
                             values.truncate(start);

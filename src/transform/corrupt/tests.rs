@@ -212,6 +212,18 @@ fn empty_batch_has_the_planned_schema() {
 }
 
 #[test]
+fn values_that_become_infinite_are_rejected() {
+    let format = PixelFormat::default();
+    let options = r#"{"noise": "gaussian", "sigma": 1e300}"#;
+    let (out, rejects) = run::<CorruptConfig>(options, pixels(&format, 2, 2, 2, 0.5));
+    assert_eq!(out.records.num_rows(), 0);
+    expect![[r#"
+        0: not_finite: the corrupted values exceed the range of float32
+        1: not_finite: the corrupted values exceed the range of float32"#]]
+    .assert_eq(&reasons(&rejects));
+}
+
+#[test]
 fn faults_of_options_are_reported_by_key() {
     let column = || fixed_column(2, vec![0.0; 2]).unwrap();
     let two = of([

@@ -31,7 +31,7 @@ pub(crate) struct EnsembleConfig {
     #[schemars(extend("x-changes-rows" = true))]
     pub column: Option<String>,
     /// The name of the new float32 column: the mean over the models of the error of the record
-    /// divided by the mean error in the card of the model. Normal records have values around 1.
+    /// divided by the mean error in the card of the model. Its mean over normal records is about 1.
     /// Default: anomaly_score.
     #[serde(default = "anomaly_score")]
     #[schemars(extend("x-changes-rows" = true))]
