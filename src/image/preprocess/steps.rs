@@ -91,7 +91,10 @@ pub enum CropRounding {
 
 /// A size in pixels: `[height, width]`, or one number for both sides.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
-#[serde(untagged)]
+#[serde(
+    untagged,
+    expecting = "expected a number of pixels above 0, or [height, width]"
+)]
 pub enum StepSize {
     /// Both sides have this length.
     Square(NonZeroU32),

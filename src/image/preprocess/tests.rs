@@ -170,4 +170,12 @@ fn options_without_a_meaning_are_refused() {
     ] {
         assert!(serde_json::from_value::<Vec<PreprocessStep>>(unknown).is_err());
     }
+    for size in [json!(0), json!([8, 0]), json!("8"), json!([8, 8, 3])] {
+        let step = json!({ "op": "resize", "size": size });
+        let error = serde_json::from_value::<PreprocessStep>(step).unwrap_err();
+        assert_eq!(
+            error.to_string(),
+            "expected a number of pixels above 0, or [height, width]"
+        );
+    }
 }

@@ -135,7 +135,7 @@ pub enum ImputeMethod {
 
 /// A number or a category.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
-#[serde(untagged)]
+#[serde(untagged, expecting = "expected a number, a category or a boolean")]
 pub enum FillValue {
     /// True or false.
     Bool(bool),
