@@ -77,6 +77,11 @@ pub(crate) fn simd_dispatch<R>(work: impl FnOnce() -> R) -> R {
     pulp::Arch::new().dispatch(work)
 }
 
+/// Runs a kernel that is written for SIMD registers of any width, for the widest of this processor.
+pub(crate) fn simd_kernel<K: pulp::WithSimd>(kernel: K) -> K::Output {
+    pulp::Arch::new().dispatch(kernel)
+}
+
 /// Makes glibc keep memory that batches free for later batches. By default, it returns free memory
 /// at the end of a heap to the system as soon as that exceeds about twice the size of a batch, and
 /// requests it again page by page. Settings of the user in the environment are kept.

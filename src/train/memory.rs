@@ -2,7 +2,7 @@
 
 use super::TrainError;
 use super::config::TrainingFile;
-use super::layers::{LayerKind, LayerPlan, WINDOW_BLOCK};
+use super::layers::{LayerKind, LayerPlan};
 use super::loader::MAX_BATCHES;
 use super::network_builder::{BuiltLayers, BuiltNetwork};
 use super::optimizer::{Optimizer, state_values};
@@ -285,15 +285,15 @@ fn own_values(size: &TrainingSize<'_>, plan: &LayerPlan) -> u64 {
     (noise + derivatives) as u64
 }
 
-/// Returns the number of values that each thread has for itself: the windows of convolutions, and
-/// the gradients of their weights. The weights of convolutions exist once more, in another order.
+/// Returns the number of values that each thread has for itself: the windows or tiles of
+/// convolutions, and the gradients of their weights, whose kernels exist once more.
 fn shard_values(plan: &LayerPlan) -> u64 {
     let (mut windows, mut sums) = (0, 0);
     for layer in &plan.layers {
         if let LayerKind::Convolution { convolution, .. } = layer.kind {
-            let line = convolution.windows.count[1] * convolution.windows.values();
-            windows = windows.max(line.max(WINDOW_BLOCK));
-            sums += 2 * convolution.depth * convolution.windows.values();
+            windows = windows.max(convolution.buffer_values());
+            let weights = convolution.depth * convolution.windows.values();
+            sums += weights + convolution.kernel_values();
         }
     }
     (windows + sums) as u64

@@ -1,5 +1,6 @@
 //! Training of autoencoders: from a training file and its data to a model folder.
 
+mod aligned_values;
 pub(crate) mod augmentation;
 mod backprop;
 mod card_metrics;

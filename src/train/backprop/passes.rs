@@ -2,6 +2,7 @@
 
 use rayon::prelude::*;
 
+use crate::train::aligned_values::AlignedValues;
 use crate::train::backprop::Backprop;
 use crate::train::backprop::penalties::{Penalties, share};
 use crate::train::backprop::shard::backward::PenaltyGradients;
@@ -40,11 +41,9 @@ impl Backprop {
             };
             let kernels = &mut self.shared.kernels;
             if kernels.len() <= met {
-                kernels.push(Vec::new());
+                kernels.push(AlignedValues::default());
             }
-            let kernel = &mut kernels[met];
-            kernel.resize(weights[weight].len(), 0.0);
-            convolution.order().apply(&weights[weight], kernel);
+            convolution.prepare(&weights[weight], &mut kernels[met]);
             met += 1;
         }
     }

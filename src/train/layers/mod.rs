@@ -11,8 +11,8 @@ use crate::train::layers::planner::LayerPlanner;
 use crate::train::normalization::Normalization;
 use crate::train::record_shape::RecordShape;
 
-pub(crate) use self::convolution::{BLOCK as WINDOW_BLOCK, ConvolutionGradients, ConvolutionLayer};
-pub(crate) use self::rearrange::Rearrange;
+pub(crate) use self::convolution::{ConvolutionGradients, ConvolutionLayer};
+pub(crate) use self::rearrange::{Rearrange, transposed};
 
 /// A layer and the activation that is applied to its output in place.
 #[derive(Debug, Clone, Copy, PartialEq)]

@@ -108,6 +108,17 @@ fn transpose(from: &[f32], to: &mut [f32], rows: usize, columns: usize) {
     }
 }
 
+/// Returns the transpose of a matrix in row-major order.
+pub(crate) fn transposed(matrix: &[f32], rows: usize, columns: usize) -> Vec<f32> {
+    let mut turned = vec![0.0; matrix.len()];
+    Rearrange::ToPixels {
+        channels: rows,
+        pixels: columns,
+    }
+    .apply(matrix, &mut turned);
+    turned
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -2,13 +2,14 @@
 //! numbers, so that memory does not limit small networks, and a checkpoint can store the state bit
 //! for bit.
 
+mod muon;
+
 use rayon::prelude::*;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::elementwise::{CHUNK, squares};
-use super::gemm::{Accumulate, Matrix, multiply_on_threads};
-use super::layers::Rearrange;
+use self::muon::{muon, muon_scale};
+use super::elementwise::CHUNK;
 use crate::system::simd_dispatch;
 use crate::train::parameter::{Parameter, ParameterRole};
 
@@ -32,7 +33,6 @@ const BETA1: f32 = 0.9;
 const BETA2: f32 = 0.999;
 const EPSILON: f32 = 1e-8;
 const MOMENTUM: f32 = 0.9;
-const MUON_MOMENTUM: f32 = 0.95;
 /// The share of the statistic of a batch in its running average.
 const AVERAGE_MOMENTUM: f32 = 0.1;
 
@@ -229,67 +229,6 @@ fn adam(by: AdamStep, weight: &mut [f32], gradient: &[f32], first: &mut [f32], s
             }
         });
     });
-}
-
-/// Returns the orthogonalized Nesterov momentum.
-fn muon(moment: &mut [f32], gradient: &[f32], shape: [usize; 2]) -> Vec<f32> {
-    let ahead = |(momentum, derivative): (&mut f32, &f32)| {
-        *momentum = *momentum * MUON_MOMENTUM + derivative;
-        derivative + *momentum * MUON_MOMENTUM
-    };
-    orthogonal(moment.iter_mut().zip(gradient).map(ahead).collect(), shape)
-}
-
-/// Returns the factor that makes the steps as large as Adam's: an orthogonal matrix has an RMS of 1
-/// / sqrt(longer side), and Adam's steps have about 0.2.
-fn muon_scale(rows: usize, columns: usize) -> f32 {
-    0.2 * (rows.max(columns) as f32).sqrt()
-}
-
-/// Returns approximately the nearest matrix with orthonormal rows or columns, by five steps of the
-/// Newton-Schulz iteration, whose coefficients move singular values from 0..1 to about 0.7..1.2
-/// quickly.
-fn orthogonal(matrix: Vec<f32>, [rows, columns]: [usize; 2]) -> Vec<f32> {
-    if rows > columns {
-        let turned = orthogonal(transposed(&matrix, rows, columns), [columns, rows]);
-        return transposed(&turned, columns, rows);
-    }
-    let norm = squares(&matrix).sqrt() as f32 + 1e-7;
-    let mut x = matrix;
-    x.iter_mut().for_each(|value| *value /= norm);
-    let (mut square, mut mixed) = (vec![0.0; rows * rows], vec![0.0; rows * rows]);
-    let mut next = vec![0.0; x.len()];
-    for _ in 0..5 {
-        let wide = Matrix::new(&x, rows, columns);
-        multiply_on_threads(wide, wide.transposed(), &mut square, Accumulate::Replace);
-        let squared = Matrix::new(&square, rows, rows);
-        multiply_on_threads(squared, squared, &mut mixed, Accumulate::Replace);
-        mixed
-            .iter_mut()
-            .zip(&square)
-            .for_each(|(mixed, square)| *mixed = 2.0315 * *mixed - 4.775 * square);
-        multiply_on_threads(
-            Matrix::new(&mixed, rows, rows),
-            wide,
-            &mut next,
-            Accumulate::Replace,
-        );
-        x.iter_mut()
-            .zip(&next)
-            .for_each(|(x, next)| *x = 3.4445 * *x + next);
-    }
-    x
-}
-
-/// Returns the transpose of a matrix in row-major order.
-pub(crate) fn transposed(matrix: &[f32], rows: usize, columns: usize) -> Vec<f32> {
-    let mut turned = vec![0.0; matrix.len()];
-    Rearrange::ToPixels {
-        channels: rows,
-        pixels: columns,
-    }
-    .apply(matrix, &mut turned);
-    turned
 }
 
 #[cfg(test)]

@@ -2,6 +2,7 @@
 
 use std::ops::Range;
 
+use crate::train::aligned_values::AlignedValues;
 use crate::train::backprop::shard::{BatchShard, Pass};
 use crate::train::elementwise;
 use crate::train::gemm::{Accumulate, Matrix, multiply};
@@ -38,7 +39,7 @@ impl BatchShard {
         layers: Range<usize>,
     ) {
         self.output_gradients
-            .resize_with(pass.plan.layers.len(), Vec::new);
+            .resize_with(pass.plan.layers.len(), AlignedValues::default);
         for index in layers.rev() {
             self.output_back(index, pass, penalties);
             self.layer_back(index, pass, penalties);
@@ -135,7 +136,7 @@ impl BatchShard {
                 outputs,
             } => {
                 if needs_input_gradient {
-                    next.resize(values, 0.0);
+                    next.reset(values);
                     let matrix = Matrix::new(&pass.weights[weight], inputs, outputs).transposed();
                     multiply(
                         Matrix::new(&gradient, records, outputs),
@@ -146,37 +147,41 @@ impl BatchShard {
                 }
                 // A copy is small next to the products. If the buffers were exchanged, each of them
                 // would grow to the size of the largest layer.
-                self.output_gradients[index].clone_from(&gradient);
+                self.output_gradients[index].copy_from(&gradient);
                 std::mem::swap(&mut gradient, &mut next);
             }
             LayerKind::Convolution { .. } => {
-                next.resize(if needs_input_gradient { values } else { 0 }, 0.0);
+                next.reset(if needs_input_gradient { values } else { 0 });
                 self.convolution_back(index, pass, &gradient, &mut next);
                 std::mem::swap(&mut gradient, &mut next);
             }
             LayerKind::Normalize { .. } => self.normalize_back(index, layer, pass, &mut gradient),
             LayerKind::Sample { code } => {
-                next.resize(values, 0.0);
+                next.reset(values);
                 let inputs = [
                     self.input(index, pass.batch),
                     self.noise.as_slice(),
-                    gradient.as_slice(),
+                    &*gradient,
                 ];
                 variational::sample_back(inputs, code, penalties.divergence, &mut next);
                 std::mem::swap(&mut gradient, &mut next);
             }
             LayerKind::Rearrange(rearrange) => {
-                next.resize(values, 0.0);
+                next.reset(values);
                 rearrange.inverse().apply(&gradient, &mut next);
                 std::mem::swap(&mut gradient, &mut next);
             }
             LayerKind::Concat { kept, rows } => {
                 let mut pending = self.spare.pop().unwrap_or_default();
-                pending.clear();
-                next.clear();
-                for row in gradient.chunks_exact(rows[0] + rows[1]) {
-                    next.extend_from_slice(&row[..rows[0]]);
-                    pending.extend_from_slice(&row[rows[0]..]);
+                let count = gradient.len() / (rows[0] + rows[1]);
+                next.reset(count * rows[0]);
+                pending.reset(count * rows[1]);
+                let parts = next
+                    .chunks_exact_mut(rows[0])
+                    .zip(pending.chunks_exact_mut(rows[1]));
+                for (row, (own, appended)) in gradient.chunks_exact(rows[0] + rows[1]).zip(parts) {
+                    own.copy_from_slice(&row[..rows[0]]);
+                    appended.copy_from_slice(&row[rows[0]..]);
                 }
                 std::mem::swap(&mut gradient, &mut next);
                 if kept > first {
@@ -187,7 +192,7 @@ impl BatchShard {
             }
             LayerKind::Add { kept } if kept > first => {
                 let mut pending = self.spare.pop().unwrap_or_default();
-                pending.clone_from(&gradient);
+                pending.copy_from(&gradient);
                 self.pending_gradients.push((kept, pending));
             }
             LayerKind::Add { .. } => {}

@@ -6,6 +6,7 @@ pub(crate) mod contraction;
 use std::ops::Range;
 
 use crate::model::Loss;
+use crate::train::aligned_values::AlignedValues;
 use crate::train::elementwise;
 use crate::train::epoch_sampler::TrainingBatch;
 use crate::train::gemm::{Accumulate, Matrix, multiply};
@@ -21,7 +22,7 @@ use self::contraction::Tangents;
 #[derive(Default)]
 pub(crate) struct SharedValues {
     /// The weights of the convolutions, in the order in which they are multiplied.
-    pub kernels: Vec<Vec<f32>>,
+    pub kernels: Vec<AlignedValues>,
     /// The statistics of the normalizations: running averages, or those of the batch as far as
     /// layers have run. Normalizations of records have none.
     pub statistics: Vec<ChannelStatistics>,
@@ -47,18 +48,18 @@ pub(crate) struct Pass<'a> {
 pub(crate) struct BatchShard {
     records: Range<usize>,
     /// The output of each layer.
-    outputs: Vec<Vec<f32>>,
+    outputs: Vec<AlignedValues>,
     /// The gradient with respect to the output of each dense layer.
-    output_gradients: Vec<Vec<f32>>,
+    output_gradients: Vec<AlignedValues>,
     /// The gradient with respect to the output of the current layer in the backward pass.
-    gradient: Vec<f32>,
+    gradient: AlignedValues,
     /// Buffer for the gradient with respect to the input of the current layer.
-    next: Vec<f32>,
+    next: AlignedValues,
     /// Gradients with respect to stored values, until the layers in between are done: the number of
     /// layers before the value, and the gradient.
-    pending_gradients: Vec<(usize, Vec<f32>)>,
+    pending_gradients: Vec<(usize, AlignedValues)>,
     /// Unused buffers of such gradients.
-    spare: Vec<Vec<f32>>,
+    spare: Vec<AlignedValues>,
     /// The gradients with respect to the parameters of each convolution.
     pub sums: Vec<ConvolutionGradients>,
     /// Sums over the channels of each normalization: in the forward pass of its values and their
@@ -67,7 +68,7 @@ pub(crate) struct BatchShard {
     /// The moments of the records before each normalization of records.
     moments: Vec<Vec<[f32; 2]>>,
     /// Buffer for windows.
-    windows: Vec<f32>,
+    windows: AlignedValues,
     /// The sum of the losses of all values.
     pub loss: f64,
     /// The sum of the KL divergences of the codes of all records.
@@ -126,11 +127,12 @@ impl BatchShard {
 
     /// Runs some of the layers.
     pub fn forward(&mut self, pass: &Pass<'_>, layers: Range<usize>) {
-        self.outputs.resize_with(pass.plan.layers.len(), Vec::new);
+        self.outputs
+            .resize_with(pass.plan.layers.len(), AlignedValues::default);
         for index in layers {
             let layer = &pass.plan.layers[index];
             let mut output = std::mem::take(&mut self.outputs[index]);
-            output.resize(self.records() * layer.width, 0.0);
+            output.reset(self.records() * layer.width);
             self.layer(index, layer, pass, &mut output);
             elementwise::activate(layer.activation, &mut output);
             self.outputs[index] = output;
@@ -266,7 +268,7 @@ impl BatchShard {
     pub(crate) fn compute_loss(&mut self, loss: Loss, batch: &TrainingBatch) {
         let mut gradient = std::mem::take(&mut self.gradient);
         let (output, target) = (self.output(batch), self.shard_values(&batch.target, batch));
-        gradient.resize(output.len(), 0.0);
+        gradient.reset(output.len());
         let share = 1.0 / batch.target.len().max(1) as f32;
         self.loss = match loss {
             Loss::Mse => elementwise::squared_error(output, target, share, &mut gradient),

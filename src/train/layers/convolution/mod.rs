@@ -1,10 +1,14 @@
 //! Convolutions and transposed convolutions over images of `[height, width, channels]`, as products
 //! of matrices of windows.
 
+mod winograd;
+
 use std::ops::Range;
 
+use self::winograd::WinogradConvolution;
 use super::rearrange::Rearrange;
 use super::windows::KernelWindows;
+use crate::train::aligned_values::AlignedValues;
 use crate::train::elementwise::add_rows;
 use crate::train::gemm::{Accumulate, Matrix, multiply};
 
@@ -63,6 +67,49 @@ impl ConvolutionLayer {
         }
     }
 
+    /// Returns the layer as tiles, if that takes fewer multiplications than windows.
+    fn winograd(&self) -> Option<WinogradConvolution> {
+        let KernelWindows {
+            image,
+            channels,
+            kernel,
+            stride,
+            padding,
+            ..
+        } = self.windows;
+        let has_tiles = !self.transposed && [kernel, stride, padding] == [3, 1, 1];
+        has_tiles
+            .then(|| WinogradConvolution::new(image, channels, self.depth))
+            .flatten()
+    }
+
+    /// Converts a parameter, `[depth, channels, kernel, kernel]`, to the kernels that the passes
+    /// take: the weights with the channels last, followed by their transform if the layer is
+    /// computed by tiles.
+    pub fn prepare(&self, parameter: &[f32], kernels: &mut AlignedValues) {
+        kernels.reset(self.kernel_values());
+        let (weights, transformed) = kernels.split_at_mut(parameter.len());
+        self.order().apply(parameter, weights);
+        if let Some(winograd) = self.winograd() {
+            winograd.transform_kernels(weights, transformed);
+        }
+    }
+
+    /// Returns the number of values of the kernels of [`Self::prepare`].
+    pub(crate) fn kernel_values(&self) -> usize {
+        let transformed = self
+            .winograd()
+            .map_or(0, |winograd| winograd.kernel_values());
+        self.depth * self.windows.values() + transformed
+    }
+
+    /// Returns the maximum number of values of the buffer of the passes.
+    pub(crate) fn buffer_values(&self) -> usize {
+        let line = self.windows.count[1] * self.windows.values();
+        self.winograd()
+            .map_or(line.max(BLOCK), |winograd| winograd.buffer_values())
+    }
+
     /// Returns the conversion of a parameter, `[depth, channels, kernel, kernel]`, to the weights
     /// of this layer, whose channels are last.
     pub fn order(&self) -> Rearrange {
@@ -75,19 +122,23 @@ impl ConvolutionLayer {
         }
     }
 
-    /// Computes `output` from `input`; both hold all records, one after the other.
+    /// Computes `output` from `input`; both hold all records, one after the other. `kernels` are
+    /// those of [`Self::prepare`].
     pub fn forward(
         &self,
-        weight: &[f32],
+        kernels: &[f32],
         bias: &[f32],
         input: &[f32],
         output: &mut [f32],
-        buffer: &mut Vec<f32>,
+        buffer: &mut AlignedValues,
     ) {
         output
             .chunks_exact_mut(bias.len())
             .for_each(|pixel| pixel.copy_from_slice(bias));
-        if self.transposed {
+        let (weight, transformed) = self.split_kernels(kernels);
+        if let Some(winograd) = self.winograd() {
+            winograd.forward(transformed, input, output, buffer);
+        } else if self.transposed {
             self.blocks(input.len(), buffer, |block| {
                 let points = self.matrix(&input[block.points.clone()], block.windows);
                 multiply(
@@ -117,14 +168,15 @@ impl ConvolutionLayer {
     /// respect to the output.
     pub(crate) fn backward(
         &self,
-        weight: &[f32],
+        kernels: &[f32],
         input: &[f32],
         output_gradient: &[f32],
         mut input_gradient: Option<&mut [f32]>,
         sums: &mut ConvolutionGradients,
-        buffer: &mut Vec<f32>,
+        buffer: &mut AlignedValues,
     ) {
         add_rows(output_gradient, &mut sums.bias);
+        let (weight, transformed) = self.split_kernels(kernels);
         let values = self.windows.values();
         if self.transposed {
             self.blocks(input.len(), buffer, |block| {
@@ -147,6 +199,15 @@ impl ConvolutionLayer {
         }
         if let Some(input_gradient) = &mut input_gradient {
             input_gradient.fill(0.0);
+        }
+        if let Some(winograd) = self.winograd() {
+            return winograd.backward(
+                transformed,
+                [input, output_gradient],
+                input_gradient,
+                &mut sums.weight,
+                buffer,
+            );
         }
         self.blocks(output_gradient.len(), buffer, |block| {
             self.windows.gather(input, block.lines.clone(), block.rows);
@@ -177,6 +238,10 @@ impl ConvolutionLayer {
         }
     }
 
+    fn split_kernels<'a>(&self, kernels: &'a [f32]) -> (&'a [f32], &'a [f32]) {
+        kernels.split_at(self.depth * self.windows.values())
+    }
+
     fn weights<'a>(&self, weight: &'a [f32]) -> Matrix<'a> {
         Matrix::new(weight, self.depth, self.windows.values())
     }
@@ -187,13 +252,18 @@ impl ConvolutionLayer {
 
     /// Visits all windows, some lines at a time; `points` is the number of values of the points of
     /// all records.
-    fn blocks(&self, points: usize, buffer: &mut Vec<f32>, mut visit: impl FnMut(WindowBlock<'_>)) {
+    fn blocks(
+        &self,
+        points: usize,
+        buffer: &mut AlignedValues,
+        mut visit: impl FnMut(WindowBlock<'_>),
+    ) {
         let across = self.windows.count[1];
         let lines = points / (across * self.depth).max(1);
         let line = across * self.windows.values();
         let step = (BLOCK / line.max(1)).clamp(1, lines.max(1));
         if buffer.len() < step * line {
-            buffer.resize(step * line, 0.0);
+            buffer.reset(step * line);
         }
         for first in (0..lines).step_by(step) {
             let lines = first..(first + step).min(lines);
