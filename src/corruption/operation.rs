@@ -5,7 +5,8 @@ use rand::{Rng, RngCore};
 use crate::corruption::Strength;
 use crate::corruption::pixel_tensor::PixelTensorMut;
 use crate::image::ImageError;
-use crate::image::jpeg_compression::ChromaSubsampling;
+use crate::image::drawn_watermark::DrawnWatermark;
+use crate::image::jpeg_encoding::{ChromaSubsampling, JpegOptions};
 use crate::image::random_watermark::RandomWatermark;
 use crate::image::watermark::Watermark;
 
@@ -41,6 +42,10 @@ pub(super) enum CorruptionOp {
     },
     RandomWatermark {
         opacity: Strength,
+    },
+    DrawnWatermark {
+        opacity: Strength,
+        size: Strength,
     },
     Gray,
 }
@@ -82,7 +87,10 @@ impl CorruptionOp {
                     [one] => *one,
                     several => several[rng.random_range(0..several.len())],
                 };
-                tensor.compress(quality, drawn)?;
+                tensor.compress(JpegOptions {
+                    quality,
+                    subsampling: drawn,
+                })?;
             }
             Self::Watermark { mark, opacity } => {
                 let opacity = opacity.draw(rng);
@@ -95,6 +103,13 @@ impl CorruptionOp {
                 let mark = RandomWatermark::draw(height, width, rng);
                 mark.paint(height, width, |pixel, share| {
                     tensor.blend(pixel, mark.shade(), opacity * share)
+                });
+            }
+            Self::DrawnWatermark { opacity, size } => {
+                let (opacity, size) = (opacity.draw(rng), size.draw_scale(rng));
+                let mark = DrawnWatermark::draw(height, width, size, rng);
+                mark.paint(height, width, |pixel, color, share| {
+                    tensor.blend_color(pixel, color, opacity * share)
                 });
             }
             Self::Gray => tensor.grayscale(),
@@ -126,6 +141,9 @@ impl CorruptionOp {
             Self::Watermark { opacity, .. } => format!("a watermark of opacity {opacity}"),
             Self::RandomWatermark { opacity } => {
                 format!("a random watermark of opacity {opacity}")
+            }
+            Self::DrawnWatermark { opacity, size } => {
+                format!("a drawn watermark of {size} pixels and opacity {opacity}")
             }
             Self::Gray => "removes the color".to_owned(),
         }

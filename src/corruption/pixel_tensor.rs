@@ -5,7 +5,8 @@ use rand::Rng;
 use rand_distr::{Distribution as _, Poisson, StandardNormal};
 
 use crate::corruption::gaussian_filter::GaussianFilter;
-use crate::image::jpeg_compression::{ChromaSubsampling, compressed};
+use crate::image::jpeg_compression::compressed;
+use crate::image::jpeg_encoding::JpegOptions;
 use crate::image::pixel_format::{Channels, PixelFormat, TensorLayout};
 use crate::image::resample::options::{ResampleFilter, ResampleLibrary};
 use crate::image::resample::{Resampling, SampleGrid};
@@ -131,13 +132,9 @@ impl<'a> PixelTensorMut<'a> {
     ///
     /// # Errors
     /// If the image cannot be a JPEG, because of its size.
-    pub(super) fn compress(
-        &mut self,
-        quality: u8,
-        subsampling: ChromaSubsampling,
-    ) -> Result<(), ImageError> {
+    pub(super) fn compress(&mut self, options: JpegOptions) -> Result<(), ImageError> {
         if let (Some(image), Some(format)) = (self.image(), self.format) {
-            let pixels = compressed(&image, quality, subsampling)?;
+            let pixels = compressed(&image, options)?;
             format.normalize(&pixels, self.values);
         }
         Ok(())
@@ -185,6 +182,19 @@ impl<'a> PixelTensorMut<'a> {
     /// difference.
     pub(super) fn blend(&mut self, pixel: usize, shade: f32, share: f32) {
         for channel in 0..self.channels {
+            let level = self.level(channel, shade);
+            let value = self.value(channel, pixel);
+            *value += share * (level - *value);
+        }
+    }
+
+    /// Blends a color, red, green and blue from 0 to 1, over a pixel; over a gray pixel, its mean.
+    pub(super) fn blend_color(&mut self, pixel: usize, color: [f32; 3], share: f32) {
+        for channel in 0..self.channels {
+            let shade = match (self.channels, self.format) {
+                (3, Some(format)) => color[format.sample_index(channel)],
+                _ => color.iter().sum::<f32>() / 3.0,
+            };
             let level = self.level(channel, shade);
             let value = self.value(channel, pixel);
             *value += share * (level - *value);

@@ -18,6 +18,10 @@ const MAX_CORRELATION: f64 = 16.0;
 /// The largest factor of a reduction.
 const MAX_FACTOR: f64 = 64.0;
 
+/// The smallest and the largest height of the letters of a watermark, in pixels.
+const MIN_SIZE: f64 = 4.0;
+const MAX_SIZE: f64 = 1000.0;
+
 /// The largest number of photons of white, at which the noise is far below an 8-bit step.
 const MAX_PEAK: f64 = 1e6;
 
@@ -138,11 +142,23 @@ impl CorruptionSpec {
                 let opacity = opacity(OPACITY).map_err(one)?;
                 Ok(CorruptionOp::Watermark { mark, opacity })
             }
-            CorruptionKind::Watermark => {
-                let opacity = opacity(OPACITIES).map_err(one)?;
-                Ok(CorruptionOp::RandomWatermark { opacity })
-            }
+            CorruptionKind::Watermark => self.random_watermark(opacity(OPACITIES)),
             CorruptionKind::Gray => Ok(CorruptionOp::Gray),
+        }
+    }
+
+    /// Checks the options of a random watermark.
+    fn random_watermark(
+        &self,
+        opacity: Result<Strength, ConfigError>,
+    ) -> Result<CorruptionOp, Vec<ConfigError>> {
+        let size = self
+            .size
+            .map(|size| size.within("size", MIN_SIZE, MAX_SIZE));
+        match (opacity, size.transpose()) {
+            (Ok(opacity), Ok(None)) => Ok(CorruptionOp::RandomWatermark { opacity }),
+            (Ok(opacity), Ok(Some(size))) => Ok(CorruptionOp::DrawnWatermark { opacity, size }),
+            (opacity, size) => Err(opacity.err().into_iter().chain(size.err()).collect()),
         }
     }
 }

@@ -5,7 +5,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::corruption::strength::Strength;
 use crate::error::config_error::ConfigError;
-use crate::image::jpeg_compression::ChromaSubsampling;
+use crate::image::jpeg_encoding::ChromaSubsampling;
 use crate::image::pixel_format::{Channels, PixelFormat};
 
 /// The options of one corruption. A record receives the same corruption in every run.
@@ -53,6 +53,13 @@ pub struct CorruptionSpec {
     /// the value of each record is drawn. Default: 0.5; [0.2, 0.8] for `watermark`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub opacity: Option<Strength>,
+    /// For `watermark`: the height of its letters in pixels, from 4 to 1000, or a range from which
+    /// the value of each record is drawn, uniformly on a logarithmic scale. Watermarks are then
+    /// words of letters that are drawn with strokes, or logos, of random color, angle and position,
+    /// some with an outline, some tiled. Default: words of a font of dots or a grid, in white or
+    /// black, whose size follows that of the image.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub size: Option<Strength>,
     /// The probability, above 0 and up to 1, that a record is corrupted; the others stay as they
     /// are. Default: 1.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -147,6 +154,7 @@ impl CorruptionSpec {
             subsampling: None,
             text: None,
             opacity: None,
+            size: None,
             probability: None,
         }
     }
@@ -252,6 +260,12 @@ impl CorruptionSpec {
                 self.opacity.is_some(),
                 noise.is_watermark(),
                 "watermarks",
+            ),
+            (
+                "size",
+                self.size.is_some(),
+                is(&[CorruptionKind::Watermark]),
+                "watermark",
             ),
         ];
         let unused = options

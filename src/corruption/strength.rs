@@ -30,6 +30,14 @@ impl Strength {
         }
     }
 
+    /// As [`draw`](Self::draw), uniformly on a logarithmic scale. All numbers are above 0.
+    pub(super) fn draw_scale(self, rng: &mut impl Rng) -> f32 {
+        match self {
+            Self::Fixed(value) => value as f32,
+            Self::Range([low, high]) => (low * (high / low).powf(rng.random::<f64>())) as f32,
+        }
+    }
+
     /// Checks that all numbers are within `low..=high` and that a range ascends; a fault refers to
     /// `key`.
     pub(super) fn within(self, key: &str, low: f64, high: f64) -> Result<Self, ConfigError> {

@@ -140,6 +140,26 @@ fn random_watermark_covers_small_share_and_varies_by_record() {
 }
 
 #[test]
+fn drawn_watermark_has_colors_and_its_opacity() {
+    let options = json!({"noise": "watermark", "size": [8, 40], "opacity": 0.5});
+    let marks: Vec<Vec<f32>> = (0..60)
+        .map(|seed| corrupted(options.clone(), &rgb(), 0.5, seed))
+        .collect();
+    let changed = |mark: &&Vec<f32>| mark.iter().any(|value| *value != 0.5);
+    assert!(marks.iter().filter(changed).count() > 30);
+    assert!(
+        marks
+            .iter()
+            .flatten()
+            .all(|value| (value - 0.5).abs() <= 0.2501)
+    );
+    let third = marks[0].len() / 3;
+    let has_color = |mark: &&Vec<f32>| mark[..third] != mark[third..2 * third];
+    assert!(marks.iter().filter(has_color).count() > 10);
+    assert_eq!(marks[5], corrupted(options, &rgb(), 0.5, 5));
+}
+
+#[test]
 fn opacity_bounds_change_by_random_watermark() {
     for seed in 0..50 {
         let faint = corrupted(

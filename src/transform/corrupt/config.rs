@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 use crate::corruption::Strength;
 use crate::corruption::spec::{CorruptionKind, CorruptionSpec};
 use crate::error::config_error::{ConfigError, RecordFaults};
-use crate::image::jpeg_compression::ChromaSubsampling;
+use crate::image::jpeg_encoding::ChromaSubsampling;
 use crate::image::pixel_format::PixelFormat;
 use crate::plan_context::PlanContext;
 use crate::tensor::{TensorShape, variable_field, vector_field};
@@ -74,6 +74,14 @@ pub(crate) struct CorruptConfig {
     #[serde(default)]
     #[schemars(extend("x-changes-rows" = true))]
     pub opacity: Option<Strength>,
+    /// For `watermark`: the height of its letters in pixels, from 4 to 1000, or a range from which
+    /// the value of each record is drawn, uniformly on a logarithmic scale. Watermarks are then
+    /// words of letters that are drawn with strokes, or logos, of random color, angle and position,
+    /// some with an outline, some tiled. Default: words of a font of dots or a grid, in white or
+    /// black, whose size follows that of the image.
+    #[serde(default)]
+    #[schemars(extend("x-changes-rows" = true))]
+    pub size: Option<Strength>,
     /// The probability, above 0 and up to 1, that a record is corrupted; the others stay as they
     /// are. Default: 1.
     #[serde(default)]
@@ -151,6 +159,7 @@ impl CorruptConfig {
             subsampling: self.subsampling.clone(),
             text: self.text.clone(),
             opacity: self.opacity,
+            size: self.size,
             probability: self.probability,
         }
     }
