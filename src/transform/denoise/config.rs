@@ -36,6 +36,11 @@ pub(crate) struct DenoiseConfig {
     #[serde(default)]
     #[schemars(extend("x-changes-rows" = true))]
     pub to: Option<String>,
+    /// How much of the change of the model is applied, from 0 (none) to 1 (all): with 0.7, the
+    /// result is 0.3 times the input plus 0.7 times the output of the model. Default: 1.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(extend("x-changes-rows" = true))]
+    pub strength: Option<f32>,
     /// For models that take images of any size: the side of the tiles into which larger images are
     /// cut, in pixels. Default: 512.
     #[serde(default)]
@@ -65,6 +70,11 @@ impl TransformConfig for DenoiseConfig {
         }
         let mut faults = Vec::new();
         let mode = faults.record_all(self.mode(&model));
+        let strength = self.strength.unwrap_or(1.0);
+        if !(0.0..=1.0).contains(&strength) {
+            let message = format!("must lie between 0 and 1; met {strength}");
+            faults.push(ConfigError::new("strength", message));
+        }
         let fits = |field: &Field, shape: &TensorShape| match model.image_input() {
             Some(ImageInput {
                 format, size: None, ..
@@ -113,6 +123,7 @@ impl TransformConfig for DenoiseConfig {
             output_index,
             shape,
             mode,
+            strength,
         }))))
     }
 }

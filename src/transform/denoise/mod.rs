@@ -34,6 +34,8 @@ struct DenoiseParams {
     output_index: usize,
     shape: TensorShape,
     mode: DenoiseMode,
+    /// The share of the model's change that is applied.
+    strength: f32,
 }
 
 struct DenoisePlan(Arc<DenoiseParams>);
@@ -181,6 +183,7 @@ impl DenoiseTransform {
         let failures = self.chain.run_rows(records, shape, len, &mut out);
         reject_model_failures(failures, 0, rejected);
         reject_not_finite(&out, len, "result", 0, rejected);
+        blend(&mut out, records, plan.strength);
         Ok(fixed_column(len, out)?)
     }
 
@@ -223,11 +226,28 @@ impl DenoiseTransform {
                 &mut reject,
             );
         }
+        let mut start = 0;
+        for row in 0..batch.records.num_rows() {
+            if let Ok((values, _)) = tensors.get(row) {
+                let end = start + values.len();
+                blend(&mut out[start..end], values, self.params.strength);
+                start = end;
+            }
+        }
         match &self.params.shape {
             TensorShape::Fixed(shape) => {
                 Ok(fixed_column(element_count(shape).unwrap_or_default(), out)?)
             }
             TensorShape::Variable(dims) => Ok(variable_column(*dims, out, &shapes)?),
+        }
+    }
+}
+
+/// Replaces the results of a model by the sum of its inputs and a share of the change.
+fn blend(results: &mut [f32], inputs: &[f32], strength: f32) {
+    if strength < 1.0 {
+        for (result, input) in results.iter_mut().zip(inputs) {
+            *result = input + strength * (*result - input);
         }
     }
 }

@@ -68,6 +68,49 @@ fn images_of_one_size_are_replaced_by_the_result() {
 }
 
 #[test]
+fn strength_is_the_share_of_the_change() {
+    let image: Vec<f32> = (0..12).map(|value| value as f32 * value as f32).collect();
+    let blurred = blur(&image, 2, 2);
+    for (strength, share) in [("0", 0.0), ("0.25", 0.25), ("1.0", 1.0)] {
+        let options = format!(r#"{{"strength": {strength}}}"#);
+        let (out, _) = run::<DenoiseConfig>(BLUR, &options, tensors(&[2, 2, 3], &image));
+        let pairs = image.iter().zip(&blurred);
+        let expected: Vec<f32> = pairs.map(|(a, b)| a + share * (b - a)).collect();
+        let found = column(&out, "x");
+        let worst = found
+            .iter()
+            .zip(&expected)
+            .map(|(a, b)| (a - b).abs())
+            .fold(0.0, f32::max);
+        assert!(worst < 1e-4, "{strength}: {found:?}");
+    }
+    let sizes = [[5, 7, 3], [40, 9, 3]];
+    let batch = images(&sizes, |row, at| ((row * 31 + at * 7) % 17) as f32);
+    let half = r#"{"to": "y", "tile": 16, "overlap": 6, "strength": 0.5}"#;
+    let full = r#"{"to": "y", "tile": 16, "overlap": 6}"#;
+    let (half, full) = (
+        run::<DenoiseConfig>(BLUR, half, batch.clone()).0,
+        run::<DenoiseConfig>(BLUR, full, batch).0,
+    );
+    for index in 0..2 {
+        let (before, after) = (row(&half, "x", index).0, row(&full, "y", index).0);
+        let expected: Vec<f32> = before
+            .iter()
+            .zip(&after)
+            .map(|(a, b)| a.midpoint(*b))
+            .collect();
+        let found = row(&half, "y", index).0;
+        assert!(
+            found
+                .iter()
+                .zip(&expected)
+                .all(|(a, b)| (a - b).abs() < 1e-4),
+            "image {index}"
+        );
+    }
+}
+
+#[test]
 fn sides_that_the_model_cannot_halve_are_padded() {
     let batch = images(&[[1, 3, 3], [1, 2, 2]], |_, at| at as f32);
     let (out, rejects) = run::<DenoiseConfig>(HALVE, "{}", batch.clone());
