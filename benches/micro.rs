@@ -19,7 +19,7 @@ use arrow::datatypes::{DataType, Field, Schema};
 use criterion::{BenchmarkId, Criterion, Throughput, criterion_group};
 use latentflow::image::ssim::ssim;
 use latentflow::image::{
-    Channels, OutputFormat, PixelFormat, Pixels, ResizeMode, Resizer, decode, encode,
+    Channels, JpegOptions, OutputFormat, PixelFormat, Pixels, ResizeMode, Resizer, decode, encode,
 };
 use latentflow::metrics::Metrics;
 use latentflow::model::files::ModelPath;
@@ -54,7 +54,7 @@ fn photograph(width: usize, height: usize, channels: Channels) -> Pixels {
 fn decoding(criterion: &mut Criterion) {
     let mut group = criterion.benchmark_group("decode");
     let formats = [
-        ("jpeg", OutputFormat::Jpeg(90)),
+        ("jpeg", OutputFormat::Jpeg(JpegOptions::of_quality(90))),
         ("png", OutputFormat::Png),
         ("webp", OutputFormat::WebP),
     ];

@@ -5,8 +5,8 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use arrow::array::{Array, BinaryArray};
 
 use crate::data::plan::record_kind::RecordKind;
-use crate::image::ImageError;
 use crate::image::prepared::{ImageReader, PreparedImage};
+use crate::image::{ColorSpace, ImageError};
 use crate::system;
 
 /// Decodes images, and resizes them or applies the steps of the input.
@@ -26,7 +26,7 @@ impl ParallelDecoder {
             return None;
         };
         let readers = (0..system::available_cores())
-            .map(|_| ImageReader::new(*options, sizing.clone()))
+            .map(|_| ImageReader::new(*options, sizing.clone(), ColorSpace::Stored))
             .collect();
         Some(Self {
             channels: options.channels.count(),

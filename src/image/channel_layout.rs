@@ -66,6 +66,22 @@ impl DecodedSamples {
     }
 }
 
+impl DecodedSamples {
+    /// Whether pixels have no color.
+    pub(super) fn is_gray(&self) -> bool {
+        matches!(self, Self::Gray(_) | Self::GrayAlpha(_))
+    }
+
+    /// Returns the alpha of each pixel, if pixels have one.
+    pub(super) fn into_alpha(self) -> Option<Vec<u8>> {
+        match self {
+            Self::Gray(_) | Self::Rgb(_) => None,
+            Self::GrayAlpha(data) => Some(compact(data, |[_, alpha]| [alpha])),
+            Self::Rgba(data) => Some(compact(data, |[_, _, _, alpha]| [alpha])),
+        }
+    }
+}
+
 /// Converts each pixel to one with fewer samples, in place.
 fn compact<const FROM: usize, const TO: usize>(
     mut data: Vec<u8>,
@@ -87,6 +103,20 @@ pub(super) fn luma([r, g, b]: [u8; 3]) -> u8 {
     let weighted = u32::from(r) * 19595 + u32::from(g) * 38470 + u32::from(b) * 7471;
     // The weights add up to 1 << 16, so the result fits into 8 bits.
     ((weighted + 0x8000) >> 16) as u8
+}
+
+impl Pixels {
+    /// Returns the luma of the pixels.
+    pub(super) fn into_gray(self) -> Self {
+        match self.channels {
+            Channels::Gray => self,
+            Channels::Rgb | Channels::Bgr => Self {
+                channels: Channels::Gray,
+                data: compact(self.data, |rgb: [u8; 3]| [luma(rgb)]),
+                ..self
+            },
+        }
+    }
 }
 
 /// The output of a decoder, before the conversion of the channels and the orientation.

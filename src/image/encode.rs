@@ -1,11 +1,16 @@
 //! Encodes pixels to the bytes of an image file; equal pixels give equal bytes.
 
-use image::codecs::jpeg::JpegEncoder;
-use image::codecs::png::PngEncoder;
+use image::codecs::bmp::BmpEncoder;
+use image::codecs::pnm::PnmEncoder;
 use image::codecs::webp::WebPEncoder;
 use image::{ExtendedColorType, ImageEncoder};
+use png::{BitDepth, ColorType, Encoder, Info};
 
+use crate::image::codec::tiff::encode_tiff;
 use crate::image::error::ImageError;
+use crate::image::info::ImageFormat;
+use crate::image::jpeg_encoding::{JpegOptions, encode_jpeg};
+use crate::image::metadata::ImageMetadata;
 use crate::image::pixel_format::Channels;
 use crate::image::pixels::Pixels;
 
@@ -14,10 +19,40 @@ use crate::image::pixels::Pixels;
 pub enum OutputFormat {
     /// Lossless PNG.
     Png,
-    /// Baseline JPEG of a quality from 1 to 100.
-    Jpeg(u8),
+    /// Baseline JPEG.
+    Jpeg(JpegOptions),
     /// Lossless WebP.
     WebP,
+    /// TIFF, compressed without loss.
+    Tiff,
+    /// Windows bitmap.
+    Bmp,
+    /// Portable graymap or pixmap.
+    Pnm,
+}
+
+impl OutputFormat {
+    fn format(self) -> ImageFormat {
+        match self {
+            Self::Png => ImageFormat::Png,
+            Self::Jpeg(_) => ImageFormat::Jpeg,
+            Self::WebP => ImageFormat::WebP,
+            Self::Tiff => ImageFormat::Tiff,
+            Self::Bmp => ImageFormat::Bmp,
+            Self::Pnm => ImageFormat::Pnm,
+        }
+    }
+}
+
+/// An image as a file stores it.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct EncodedLayers<'a> {
+    /// The colors.
+    pub pixels: &'a Pixels,
+    /// The alpha of each pixel, in formats that have one: PNG, WebP, TIFF.
+    pub alpha: Option<&'a [u8]>,
+    /// The metadata, as far as the format has a place for it.
+    pub metadata: &'a ImageMetadata,
 }
 
 /// Encodes an image.
@@ -27,44 +62,148 @@ pub enum OutputFormat {
 /// 65,535 pixels per side, WebP: 16,384); [`ImageError::Malformed`] if the number of bytes does not
 /// match the size.
 pub fn encode(pixels: &Pixels, format: OutputFormat) -> Result<Vec<u8>, ImageError> {
+    let layers = EncodedLayers {
+        pixels,
+        alpha: None,
+        metadata: &ImageMetadata::default(),
+    };
+    encode_layers(layers, format)
+}
+
+/// Encodes an image with its alpha and metadata.
+///
+/// # Errors
+/// As [`encode`], and [`ImageError::TooLarge`] if the format has no place for so large metadata.
+pub(crate) fn encode_layers(
+    layers: EncodedLayers<'_>,
+    format: OutputFormat,
+) -> Result<Vec<u8>, ImageError> {
     let Pixels {
         width,
         height,
         channels,
         data,
-    } = pixels;
+    } = layers.pixels;
     let unsupported = || {
         ImageError::Unsupported(format!(
-            "{width} x {height} pixels cannot be written as {format:?}"
+            "{width} x {height} pixels cannot be written as {}",
+            format.format().name()
         ))
     };
-    if width
-        .checked_mul(*height)
-        .and_then(|area| area.checked_mul(channels.count()))
-        != Some(data.len())
-    {
+    let area = width.checked_mul(*height);
+    if area.and_then(|area| area.checked_mul(channels.count())) != Some(data.len()) {
         let actual = data.len();
         return Err(ImageError::Malformed(format!(
             "{width} x {height} pixels cannot consist of {actual} bytes"
         )));
     }
-    let (Ok(width), Ok(height)) = (u32::try_from(*width), u32::try_from(*height)) else {
+    let (Ok(columns), Ok(rows)) = (u32::try_from(*width), u32::try_from(*height)) else {
         return Err(unsupported());
     };
-    let color = match channels {
-        Channels::Rgb | Channels::Bgr => ExtendedColorType::Rgb8,
-        Channels::Gray => ExtendedColorType::L8,
+    if let OutputFormat::Jpeg(options) = format {
+        return encode_jpeg(layers.pixels, options, layers.metadata).map_err(|error| match error {
+            ImageError::Unsupported(_) => unsupported(),
+            error => error,
+        });
+    }
+    let samples = interleaved(layers.pixels, layers.alpha);
+    let is_gray = *channels == Channels::Gray;
+    let color = match (is_gray, layers.alpha.is_some()) {
+        (true, false) => ExtendedColorType::L8,
+        (true, true) => ExtendedColorType::La8,
+        (false, false) => ExtendedColorType::Rgb8,
+        (false, true) => ExtendedColorType::Rgba8,
     };
     let mut bytes = Vec::new();
     let outcome = match format {
-        OutputFormat::Png => PngEncoder::new(&mut bytes).write_image(data, width, height, color),
-        OutputFormat::Jpeg(quality) => JpegEncoder::new_with_quality(&mut bytes, quality)
-            .write_image(data, width, height, color),
-        OutputFormat::WebP => {
-            WebPEncoder::new_lossless(&mut bytes).write_image(data, width, height, color)
+        OutputFormat::Png => {
+            let info = png_info([columns, rows], color, layers.metadata);
+            return write_png(info, layers.metadata, &samples).map_err(|_| unsupported());
         }
+        OutputFormat::Tiff => {
+            return encode_tiff(&samples, [columns, rows], color, layers.metadata);
+        }
+        OutputFormat::WebP => {
+            let mut encoder = WebPEncoder::new_lossless(&mut bytes);
+            let ImageMetadata { icc, exif, .. } = layers.metadata;
+            if let Some(icc) = icc {
+                encoder
+                    .set_icc_profile(icc.clone())
+                    .map_err(|_| unsupported())?;
+            }
+            if let Some(exif) = exif {
+                encoder
+                    .set_exif_metadata(exif.clone())
+                    .map_err(|_| unsupported())?;
+            }
+            encoder.write_image(&samples, columns, rows, color)
+        }
+        OutputFormat::Bmp => {
+            BmpEncoder::new(&mut bytes).write_image(&samples, columns, rows, color)
+        }
+        OutputFormat::Pnm => {
+            PnmEncoder::new(&mut bytes).write_image(&samples, columns, rows, color)
+        }
+        OutputFormat::Jpeg(_) => return Err(unsupported()),
     };
     outcome.map(|()| bytes).map_err(|_| unsupported())
+}
+
+/// Returns the samples of each pixel followed by its alpha.
+fn interleaved<'a>(pixels: &'a Pixels, alpha: Option<&[u8]>) -> std::borrow::Cow<'a, [u8]> {
+    match alpha {
+        None => pixels.data.as_slice().into(),
+        Some(alpha) => {
+            let colors = pixels.data.chunks_exact(pixels.channels.count());
+            let both = colors.zip(alpha);
+            let samples = both.flat_map(|(color, value)| color.iter().chain([value]));
+            samples.copied().collect::<Vec<_>>().into()
+        }
+    }
+}
+
+fn png_info<'a>(
+    [width, height]: [u32; 2],
+    color: ExtendedColorType,
+    metadata: &'a ImageMetadata,
+) -> Info<'a> {
+    let mut info = Info::with_size(width, height);
+    info.bit_depth = BitDepth::Eight;
+    info.color_type = match color {
+        ExtendedColorType::L8 => ColorType::Grayscale,
+        ExtendedColorType::La8 => ColorType::GrayscaleAlpha,
+        ExtendedColorType::Rgba8 => ColorType::Rgba,
+        _ => ColorType::Rgb,
+    };
+    info.exif_metadata = metadata.exif.as_deref().map(Into::into);
+    info.icc_profile = metadata.icc.as_deref().map(Into::into);
+    info.srgb = metadata.png_color.srgb;
+    info.source_gamma = metadata.png_color.gamma;
+    info.source_chromaticities = metadata.png_color.chromaticities;
+    info.pixel_dims = metadata.pixel_dims;
+    info
+}
+
+/// The keyword of an XMP packet in a PNG.
+const XMP: &str = "XML:com.adobe.xmp";
+
+fn write_png(
+    info: Info<'_>,
+    metadata: &ImageMetadata,
+    samples: &[u8],
+) -> Result<Vec<u8>, png::EncodingError> {
+    let mut bytes = Vec::new();
+    let mut encoder = Encoder::with_info(&mut bytes, info)?;
+    // As the `image` library writes them.
+    encoder.set_compression(png::Compression::Fast);
+    encoder.set_filter(png::Filter::Adaptive);
+    if let Some(xmp) = &metadata.xmp {
+        encoder.add_itxt_chunk(XMP.to_owned(), String::from_utf8_lossy(xmp).into_owned())?;
+    }
+    let mut writer = encoder.write_header()?;
+    writer.write_image_data(samples)?;
+    writer.finish()?;
+    Ok(bytes)
 }
 
 #[cfg(test)]
@@ -90,7 +229,7 @@ mod tests {
                 assert_eq!(encode(&pixels, format).unwrap(), bytes);
             }
             let jpeg = decode(
-                &encode(&pixels, OutputFormat::Jpeg(95)).unwrap(),
+                &encode(&pixels, OutputFormat::Jpeg(JpegOptions::of_quality(95))).unwrap(),
                 channels,
                 200,
             )
@@ -111,11 +250,17 @@ mod tests {
             data: vec![0; 70_000],
         };
         assert!(encode(&wide, OutputFormat::Png).is_ok());
-        for format in [OutputFormat::Jpeg(90), OutputFormat::WebP] {
+        for format in [
+            OutputFormat::Jpeg(JpegOptions::of_quality(90)),
+            OutputFormat::WebP,
+        ] {
             let error = encode(&wide, format).unwrap_err();
             assert_eq!(
                 error.to_string(),
-                format!("70000 x 1 pixels cannot be written as {format:?}")
+                format!(
+                    "70000 x 1 pixels cannot be written as {}",
+                    format.format().name()
+                )
             );
         }
         let short = Pixels {

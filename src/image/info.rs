@@ -51,6 +51,19 @@ impl ImageFormat {
         }
     }
 
+    /// The extensions of its files in lower case, the usual one first.
+    pub(crate) fn extensions(self) -> &'static [&'static str] {
+        match self {
+            Self::Jpeg => &["jpg", "jpeg", "jpe", "jfif", "jfi", "jif", "pjpeg", "pjp"],
+            Self::Png => &["png", "apng"],
+            Self::WebP => &["webp"],
+            Self::Bmp => &["bmp", "dib"],
+            Self::Gif => &["gif"],
+            Self::Tiff => &["tif", "tiff"],
+            Self::Pnm => &["pnm", "pbm", "pgm", "ppm"],
+        }
+    }
+
     /// The usual name of the format.
     pub fn name(self) -> &'static str {
         match self {

@@ -2,11 +2,14 @@
 
 use std::borrow::Cow;
 
+use crate::image::color_space::{ColorSpace, to_srgb};
 use crate::image::decode::{DecodeOptions, decode_resized, decode_with};
 use crate::image::error::ImageError;
+use crate::image::metadata::ImageMetadata;
 use crate::image::pixel_format::{Channels, PixelFormat};
-use crate::image::pixels::DecodeMode;
+use crate::image::pixels::{DecodeMode, Pixels};
 use crate::image::preprocess::Preprocessor;
+use crate::image::probe::probe;
 use crate::image::resize::{ResizeMode, Resizer};
 use crate::image::target_size::TargetSize;
 use crate::image::value_range::ValueRange;
@@ -65,18 +68,24 @@ pub struct ImagePreparation {
     pub(crate) max_pixels: u64,
     /// The values of black and white of deep samples, if files do not state them.
     pub(crate) value_range: Option<ValueRange>,
+    /// The color space of the samples.
+    pub(crate) color_space: ColorSpace,
 }
 
 impl ImagePreparation {
     /// A reader for one thread.
     pub(crate) fn reader(&self) -> ImageReader {
         let options = self.decode_options(self.format.channels);
-        ImageReader::new(options, self.sizing.clone())
+        ImageReader::new(options, self.sizing.clone(), self.color_space)
     }
 
     /// A reader of the images before all operations, in color.
     pub(crate) fn reader_of_originals(&self) -> ImageReader {
-        ImageReader::new(self.decode_options(Channels::Rgb), Sizing::Original)
+        ImageReader::new(
+            self.decode_options(Channels::Rgb),
+            Sizing::Original,
+            self.color_space,
+        )
     }
 
     fn decode_options(&self, channels: Channels) -> DecodeOptions {
@@ -144,11 +153,12 @@ impl PreparedImage<'_> {
 pub(crate) struct ImageReader {
     options: DecodeOptions,
     sizing: Sizing,
+    color_space: ColorSpace,
     resizer: Option<Resizer>,
 }
 
 impl ImageReader {
-    pub(crate) fn new(options: DecodeOptions, sizing: Sizing) -> Self {
+    pub(crate) fn new(options: DecodeOptions, sizing: Sizing, color_space: ColorSpace) -> Self {
         let resizer = match &sizing {
             Sizing::Resize {
                 size: (height, width),
@@ -160,13 +170,14 @@ impl ImageReader {
         Self {
             options,
             sizing,
+            color_space,
             resizer,
         }
     }
 
     /// Discards the buffers, whose state may be inconsistent after a panic.
     pub(crate) fn reset(&mut self) {
-        *self = Self::new(self.options, self.sizing.clone());
+        *self = Self::new(self.options, self.sizing.clone(), self.color_space);
     }
 
     /// Reads an image.
@@ -174,17 +185,51 @@ impl ImageReader {
     /// # Errors
     /// If the bytes are not a valid image, or the image or the result of a step is too large.
     pub(crate) fn read(&mut self, bytes: &[u8]) -> Result<PreparedImage<'_>, ImageError> {
+        let profile = match self.color_space {
+            ColorSpace::Stored => None,
+            ColorSpace::Srgb => ImageMetadata::read(bytes, &probe(bytes)?)?.icc,
+        };
+        // Profiles apply to colors, before luma is computed from them.
+        let options = match profile {
+            Some(_) => DecodeOptions {
+                channels: Channels::Rgb,
+                ..self.options
+            },
+            None => self.options,
+        };
+        let in_color_space = |mut pixels: Pixels| match &profile {
+            None => Ok(pixels),
+            Some(icc) => {
+                to_srgb(&mut pixels, icc)?;
+                Ok(match self.options.channels {
+                    Channels::Gray => pixels.into_gray(),
+                    Channels::Rgb | Channels::Bgr => pixels,
+                })
+            }
+        };
         if let (Sizing::Resize { size, decode, .. }, Some(resizer)) =
             (&self.sizing, &mut self.resizer)
         {
-            let resized = decode_resized(bytes, &self.options, *decode, resizer)?;
+            let resized = decode_resized(bytes, &options, *decode, resizer)?;
+            let samples = match &profile {
+                None => Cow::Borrowed(resized),
+                Some(_) => {
+                    let pixels = Pixels {
+                        height: size.0,
+                        width: size.1,
+                        channels: options.channels,
+                        data: resized.to_vec(),
+                    };
+                    Cow::Owned(in_color_space(pixels)?.data)
+                }
+            };
             return Ok(PreparedImage {
                 height: size.0,
                 width: size.1,
-                samples: ImageSamples::Bytes(Cow::Borrowed(resized)),
+                samples: ImageSamples::Bytes(samples),
             });
         }
-        let pixels = decode_with(bytes, &self.options)?;
+        let pixels = in_color_space(decode_with(bytes, &options)?)?;
         let Sizing::Steps(steps) = &self.sizing else {
             return Ok(PreparedImage {
                 height: pixels.height,

@@ -7,6 +7,7 @@ use maud::{Markup, html};
 
 use crate::fs_durable::bounded_read::read_bounded;
 use crate::image::decode::decode_resized;
+use crate::image::jpeg_encoding::JpegOptions;
 use crate::image::{
     Channels, DecodeMode, DecodeOptions, OutputFormat, Pixels, ResizeMode, Resizer, encode,
 };
@@ -16,7 +17,7 @@ use crate::source::discovery::file_set::FileSet;
 /// Width and height of a thumbnail.
 const SIDE: usize = 160;
 /// Quality of its JPEG.
-const QUALITY: u8 = 85;
+const JPEG: JpegOptions = JpegOptions::of_quality(85);
 /// Maximum size of an image file.
 const MAX_FILE: u64 = 256 << 20;
 /// Maximum number of pixels of an image.
@@ -87,7 +88,7 @@ impl Thumbnails {
             channels: Channels::Rgb,
             data: data.to_vec(),
         };
-        let jpeg = encode(&pixels, OutputFormat::Jpeg(QUALITY)).ok()?;
+        let jpeg = encode(&pixels, OutputFormat::Jpeg(JPEG)).ok()?;
         let source = format!("data:image/jpeg;base64,{}", BASE64_STANDARD.encode(&jpeg));
         Some(html! {
             img width=(SIDE) height=(SIDE) src=(source) alt="";

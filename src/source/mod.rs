@@ -41,8 +41,8 @@ use crate::storage::Location;
 pub struct WrittenFiles<'a> {
     /// The folder; the files may be in its subfolders.
     pub folder: &'a Location,
-    /// The extension of the files.
-    pub extension: &'static str,
+    /// The extensions of the files.
+    pub extensions: &'static [&'static str],
     /// The name of one of the files; `None`: any name.
     pub name: Option<&'static str>,
 }

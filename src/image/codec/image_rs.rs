@@ -50,7 +50,8 @@ pub(crate) fn size(bytes: &[u8], format: ImageFormat) -> Result<((u32, u32), u64
     ))
 }
 
-fn reader(bytes: &[u8], format: ImageFormat) -> ImageReader<Cursor<&[u8]>> {
+/// Opens an image of any of the formats.
+pub(crate) fn reader(bytes: &[u8], format: ImageFormat) -> ImageReader<Cursor<&[u8]>> {
     let format = match format {
         ImageFormat::Jpeg => image::ImageFormat::Jpeg,
         ImageFormat::Png => image::ImageFormat::Png,

@@ -1,6 +1,6 @@
 //! Decodes the bytes of any supported format to upright 8-bit pixels, in bounded memory and time.
 
-use crate::image::channel_layout::DecodedImage;
+use crate::image::channel_layout::{DecodedImage, DecodedSamples};
 use crate::image::codec::{gif, image_rs, jpeg, png, tiff};
 use crate::image::error::ImageError;
 use crate::image::exif_orientation::orient;
@@ -87,11 +87,56 @@ fn decode_full(
     header: &ImageInfo,
     options: &DecodeOptions,
 ) -> Result<Pixels, ImageError> {
-    let DecodeOptions {
-        channels,
-        value_range,
-        ..
-    } = *options;
+    let decoded = decode_samples(bytes, header, options.value_range)?;
+    let pixels = decoded.samples.into_pixels(header, options.channels)?;
+    Ok(orient(pixels, decoded.orientation))
+}
+
+/// The alpha of an image, and whether the image has colors.
+pub(crate) struct AlphaLayer {
+    /// Whether the image has no colors.
+    pub is_gray: bool,
+    /// The alpha, upright, as a gray image.
+    pub alpha: Option<Pixels>,
+}
+
+/// Decodes the alpha of an image.
+///
+/// # Errors
+/// As [`decode_with`].
+pub(crate) fn decode_alpha(
+    bytes: &[u8],
+    header: &ImageInfo,
+    max_pixels: u64,
+) -> Result<AlphaLayer, ImageError> {
+    if !header.fits(max_pixels) {
+        return Err(ImageError::too_large(header, max_pixels));
+    }
+    ImageError::catch(header.format, || {
+        if header.format == ImageFormat::Jpeg {
+            return Ok(AlphaLayer {
+                is_gray: jpeg::is_gray(bytes, header)?,
+                alpha: None,
+            });
+        }
+        let decoded = decode_samples(bytes, header, None)?;
+        let is_gray = decoded.samples.is_gray();
+        let alpha = decoded.samples.into_alpha().map(DecodedSamples::Gray);
+        let alpha = alpha.map(|alpha| alpha.into_pixels(header, Channels::Gray));
+        Ok(AlphaLayer {
+            is_gray,
+            alpha: alpha
+                .transpose()?
+                .map(|alpha| orient(alpha, decoded.orientation)),
+        })
+    })
+}
+
+fn decode_samples(
+    bytes: &[u8],
+    header: &ImageInfo,
+    value_range: Option<ValueRange>,
+) -> Result<DecodedImage, ImageError> {
     let decoded = match header.format {
         ImageFormat::Jpeg => jpeg::decode(bytes, header)?,
         ImageFormat::Png => png::decode(bytes, header, value_range)?,
@@ -99,20 +144,15 @@ fn decode_full(
         ImageFormat::Tiff => tiff::decode(bytes, header, value_range)?,
         _ => image_rs::decode(bytes, header, value_range)?,
     };
-    let DecodedImage {
-        samples,
-        size,
-        orientation,
-    } = decoded;
-    if size != (header.width, header.height) {
-        let (actual, expected) = (size, (header.width, header.height));
+    let (actual, expected) = (decoded.size, (header.width, header.height));
+    if actual != expected {
         let reason = format!(
             "its frame has {} x {} pixels, but its header states {} x {}",
             actual.0, actual.1, expected.0, expected.1
         );
         return Err(ImageError::malformed(header.format, reason));
     }
-    Ok(orient(samples.into_pixels(header, channels)?, orientation))
+    Ok(decoded)
 }
 
 #[cfg(test)]

@@ -2,6 +2,7 @@
 
 use std::fmt;
 
+use crate::image::color_space::ColorSpace;
 use crate::image::pixel_format::{Channels, PixelFormat, TensorLayout};
 use crate::image::pixels::DecodeMode;
 use crate::image::prepared::{ImagePreparation, Sizing};
@@ -126,8 +127,12 @@ impl ImagePreparation {
             } => ", JPEGs at a fraction of their size",
             _ => "",
         };
+        let converted = match self.color_space {
+            ColorSpace::Stored => "",
+            ColorSpace::Srgb => ", color profiles to sRGB",
+        };
         PreparationStep {
-            operation: format!("decode to {channels}{range}{scaled}"),
+            operation: format!("decode to {channels}{range}{scaled}{converted}"),
             shape: size.to_string(),
             range: [0.0, 255.0],
         }

@@ -14,6 +14,7 @@ fn preparation(preset: PixelPreset) -> ImagePreparation {
         sizing: steps.unwrap_or(Sizing::Original),
         max_pixels: 1 << 20,
         value_range: None,
+        color_space: ColorSpace::Stored,
     }
 }
 

@@ -5,7 +5,7 @@
 use super::*;
 use crate::image::prepared::Sizing;
 use crate::image::preprocess::Preprocessor;
-use crate::image::{Channels, OutputFormat, PixelFormat, encode};
+use crate::image::{Channels, ColorSpace, OutputFormat, PixelFormat, encode};
 
 /// A preparation that keeps the center of 2 x 2 pixels, with the channels blue, green and red.
 fn center() -> ImagePreparation {
@@ -22,6 +22,7 @@ fn center() -> ImagePreparation {
         sizing: Sizing::Steps(Preprocessor::new(&steps).unwrap()),
         max_pixels: 1000,
         value_range: None,
+        color_space: ColorSpace::Stored,
     }
 }
 

@@ -2,7 +2,9 @@
 
 use std::sync::Arc;
 
-use arrow::array::{Array, ArrayRef, AsArray, BooleanArray, LargeBinaryBuilder, RecordBatch};
+use arrow::array::{
+    Array, ArrayRef, AsArray, BooleanArray, LargeBinaryBuilder, RecordBatch, StringBuilder,
+};
 use arrow::compute::filter;
 use arrow::datatypes::{DataType, Field, Schema, SchemaRef, UInt64Type};
 
@@ -11,10 +13,11 @@ use crate::batch::reject::RejectCollector;
 use crate::columns::{ROW, SOURCE};
 use crate::error::StageError;
 use crate::error::code::ErrorCode;
-use crate::image::ImageError;
 use crate::image::encode::{OutputFormat, encode};
 use crate::image::pixel_format::PixelFormat;
+use crate::image::reencode::{ReencodeOptions, reencode};
 use crate::image::tensor_column::{pixel_columns, pixels_of};
+use crate::image::{ColorSpace, ImageError, ImageFormat, Pixels};
 use crate::sink::BatchEncoder;
 use crate::source::origin::origin_fields;
 use crate::tensor::TensorShape;
@@ -27,12 +30,35 @@ pub(crate) struct ImageEncoder {
     pub(crate) column: String,
     /// The layout and the value range of its pixels.
     pub(crate) pixels: PixelFormat,
+    /// The color space of its pixels.
+    pub(crate) color_space: ColorSpace,
     /// The encoding of the files.
-    pub(crate) output: OutputFormat,
+    pub(crate) output: FileEncoding,
+    /// The extension of the files, unless it depends on the original.
+    pub(crate) extension: &'static str,
 }
 
-/// The column of an encoded batch with the bytes of the files.
+/// The encoding of image files.
+#[derive(Debug, Clone)]
+pub(crate) enum FileEncoding {
+    /// The pixels alone, in one format.
+    Pixels(OutputFormat),
+    /// The pixels in the format of an original, with its alpha and metadata.
+    Original(OriginalImages),
+}
+
+/// The encoded images that the files replace.
+#[derive(Debug, Clone)]
+pub(crate) struct OriginalImages {
+    /// The column.
+    pub(crate) column: String,
+    /// The options of the files.
+    pub(crate) options: ReencodeOptions,
+}
+
+/// The columns of an encoded batch with the bytes of the files and their extensions.
 const BYTES: &str = "bytes";
+const EXTENSION: &str = "extension";
 
 impl BatchEncoder for ImageEncoder {
     fn schema(&self) -> SchemaRef {
@@ -40,8 +66,11 @@ impl BatchEncoder for ImageEncoder {
         let origin = origin_fields()
             .into_iter()
             .map(|field| field.with_nullable(true));
-        let bytes = Field::new(BYTES, DataType::LargeBinary, false);
-        Arc::new(Schema::new(origin.chain([bytes]).collect::<Vec<_>>()))
+        let files = [
+            Field::new(BYTES, DataType::LargeBinary, false),
+            Field::new(EXTENSION, DataType::Utf8, false),
+        ];
+        Arc::new(Schema::new(origin.chain(files).collect::<Vec<_>>()))
     }
 
     fn encode(&self, batch: Batch, rejects: &mut RejectCollector) -> Result<Batch, StageError> {
@@ -53,15 +82,38 @@ impl BatchEncoder for ImageEncoder {
             .field_with_name(&self.column)
             .ok()
             .and_then(TensorShape::of);
+        let originals = match &self.output {
+            FileEncoding::Pixels(_) => None,
+            FileEncoding::Original(original) => Some(column(&batch, &original.column)?),
+        };
         let mut files = LargeBinaryBuilder::new();
+        let mut extensions = StringBuilder::new();
         let mut kept = Vec::with_capacity(batch.records.num_rows());
         for record in 0..batch.records.num_rows() {
-            let encoded = self.encode(tensors, shape.as_ref(), record);
+            let pixels = pixels_of(tensors, shape.as_ref(), &self.pixels, record);
+            let encoded = pixels.and_then(|pixels| match &self.output {
+                FileEncoding::Pixels(format) => {
+                    let bytes = encode_pixels(&pixels, *format)?;
+                    Ok((bytes, self.extension.to_owned()))
+                }
+                FileEncoding::Original(original) => {
+                    let bytes = originals.and_then(|column| binary_value(column, record));
+                    let bytes = bytes.unwrap_or_default();
+                    let file = reencode(bytes, pixels, self.color_space, &original.options)?;
+                    let source = string_value(sources, record);
+                    Ok((file.bytes, extension_of(source, file.format)))
+                }
+            });
             kept.push(encoded.is_ok());
             match encoded {
-                Ok(bytes) => files.append_value(bytes),
+                Ok((bytes, extension)) => {
+                    files.append_value(bytes);
+                    extensions.append_value(extension);
+                }
                 // If all images have the same size, the format cannot represent any of them.
-                Err(error) if matches!(shape, Some(TensorShape::Fixed(_))) => {
+                Err(error)
+                    if originals.is_none() && matches!(shape, Some(TensorShape::Fixed(_))) =>
+                {
                     return Err(StageError::new(ErrorCode::Internal, error.to_string()));
                 }
                 Err(error) => {
@@ -81,6 +133,7 @@ impl BatchEncoder for ImageEncoder {
             filter(sources, &kept)?,
             filter(rows, &kept)?,
             Arc::new(files.finish()),
+            Arc::new(extensions.finish()),
         ];
         let records = RecordBatch::try_new(self.schema(), columns)?;
         Ok(Batch {
@@ -99,6 +152,8 @@ pub(crate) struct EncodedImage<'a> {
     pub(crate) row: u64,
     /// The content of the file.
     pub(crate) bytes: &'a [u8],
+    /// The extension of the file.
+    pub(crate) extension: &'a str,
 }
 
 /// The image files of an encoded batch, in the order of the records.
@@ -111,12 +166,14 @@ pub(crate) fn files(batch: &Batch) -> Result<impl Iterator<Item = EncodedImage<'
         column(batch, ROW)?.as_primitive::<UInt64Type>(),
     );
     let files = column(batch, BYTES)?.as_binary::<i64>();
+    let extensions = column(batch, EXTENSION)?.as_string::<i32>();
     let encoded = move |at| EncodedImage {
         source: if sources.is_null(at) {
             ""
         } else {
             sources.value(at)
         },
+        extension: extensions.value(at),
         row: if rows.is_null(at) { 0 } else { rows.value(at) },
         bytes: files.value(at),
     };
@@ -133,21 +190,46 @@ fn column<'a>(batch: &'a Batch, name: &str) -> Result<&'a ArrayRef, StageError> 
     })
 }
 
-impl ImageEncoder {
-    fn encode(
-        &self,
-        tensors: &dyn Array,
-        shape: Option<&TensorShape>,
-        record: usize,
-    ) -> Result<Vec<u8>, ImageError> {
-        let pixels = pixels_of(tensors, shape, &self.pixels, record)?;
-        encode(&pixels, self.output).map_err(|error| match error {
-            ImageError::Unsupported(reason) => ImageError::Unsupported(format!(
-                "{reason}; use PNG, which supports images of any size"
-            )),
-            error => error,
-        })
+fn encode_pixels(pixels: &Pixels, format: OutputFormat) -> Result<Vec<u8>, ImageError> {
+    encode(pixels, format).map_err(|error| match error {
+        ImageError::Unsupported(reason) => ImageError::Unsupported(format!(
+            "{reason}; use PNG, which supports images of any size"
+        )),
+        error => error,
+    })
+}
+
+fn binary_value(column: &ArrayRef, row: usize) -> Option<&[u8]> {
+    if column.is_null(row) {
+        return None;
     }
+    match column.data_type() {
+        DataType::Binary => Some(column.as_binary::<i32>().value(row)),
+        DataType::LargeBinary => Some(column.as_binary::<i64>().value(row)),
+        _ => None,
+    }
+}
+
+fn string_value(column: &ArrayRef, row: usize) -> &str {
+    let strings = column.as_string_opt::<i32>();
+    strings
+        .filter(|strings| !strings.is_null(row))
+        .map_or("", |strings| strings.value(row))
+}
+
+/// Returns the extension of a source if it is one of the format, else the usual one of the format.
+fn extension_of(source: &str, format: ImageFormat) -> String {
+    let extensions = format.extensions();
+    let file = source.rsplit('/').next().unwrap_or_default();
+    let own = file.rsplit_once('.').map(|(_, extension)| extension);
+    let own = own.filter(|own| {
+        extensions
+            .iter()
+            .any(|extension| own.eq_ignore_ascii_case(extension))
+    });
+    own.or(extensions.first().copied())
+        .unwrap_or_default()
+        .to_owned()
 }
 
 /// The name and the pixel format of the column to write: the requested column, or the only one that

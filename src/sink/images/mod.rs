@@ -34,8 +34,8 @@ struct ImagesSink {
     folder: Location,
     /// The pattern of file names of the pipeline; `None` for default names.
     name: Option<NamePattern>,
-    /// The extension of the files.
-    extension: &'static str,
+    /// The extensions of the files.
+    extensions: &'static [&'static str],
     encoder: ImageEncoder,
     /// The lock and the snapshot. The lock is taken before the snapshot is read, since another
     /// process could change the snapshot otherwise.
@@ -62,7 +62,7 @@ impl Sink for ImagesSink {
     fn written_files(&self) -> Option<WrittenFiles<'_>> {
         Some(WrittenFiles {
             folder: &self.folder,
-            extension: self.extension,
+            extensions: self.extensions,
             name: None,
         })
     }
@@ -133,7 +133,6 @@ impl Sink for ImagesSink {
             path,
             folder,
             name,
-            extension,
             encoder,
             ..
         } = *self;
@@ -151,7 +150,7 @@ impl Sink for ImagesSink {
             None => NamingScheme::Current,
         };
         Ok(Box::new(ImageWriter::open(
-            found, scheme, extension, encoder, identity,
+            found, scheme, encoder, identity,
         )?))
     }
 }

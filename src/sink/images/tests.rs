@@ -594,7 +594,7 @@ fn all_faults_of_the_options_are_reported() {
             json!({ "path": "x", "quality": 80, "column": "row" })
         ),
         [
-            "quality: applies only to JPEG; remove it, or set format = \"jpeg\"",
+            "quality: applies only to JPEG; remove it, or set format = \"jpeg\" or \"original\"",
             "column: `row` does not hold pixels; the columns with pixels are: pixels",
         ]
     );

@@ -85,7 +85,7 @@ impl Sink for ParquetSink {
     fn written_files(&self) -> Option<WrittenFiles<'_>> {
         Some(WrittenFiles {
             folder: &self.folder,
-            extension: "parquet",
+            extensions: &["parquet"],
             name: Some("part-00000.parquet"),
         })
     }

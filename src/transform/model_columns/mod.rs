@@ -8,6 +8,7 @@ use crate::batch::Batch;
 use crate::batch::reject::{RejectCode, RejectCollector};
 use crate::error::StageError;
 use crate::error::config_error::ConfigError;
+use crate::image::ColorSpace;
 use crate::image::pixel_format::PixelFormat;
 use crate::model::files::ModelPath;
 use crate::model::session::chain::RowFailure;
@@ -107,7 +108,8 @@ pub(super) fn fit_fixed(model: &Model, field: &Field, shape: &TensorShape) -> Re
     }
 }
 
-/// Creates a field for tensors of `shape` with the pixel format of `field`, if it has one.
+/// Creates a field for tensors of `shape` with the pixel format and the color space of `field`, if it
+/// has them.
 pub(super) fn field_like(
     field: &Field,
     shape: &TensorShape,
@@ -120,7 +122,7 @@ pub(super) fn field_like(
     };
     let like = like.map_err(|error| ConfigError::new("column", error.to_string()))?;
     Ok(match PixelFormat::from_field(field) {
-        Some(format) => format.annotate(like),
+        Some(format) => ColorSpace::of_field(field).annotate(format.annotate(like)),
         None => like,
     })
 }

@@ -12,7 +12,9 @@ use crate::error::config_error::{ConfigError, RecordFaults};
 use crate::image::prepared::{ImagePreparation, Sizing};
 use crate::image::preprocess::preset::PixelPreset;
 use crate::image::preprocess::steps::PreprocessStep;
-use crate::image::{Channels, DecodeMode, PixelFormat, ResizeMode, TargetSize, TensorLayout};
+use crate::image::{
+    Channels, ColorSpace, DecodeMode, PixelFormat, ResizeMode, TargetSize, TensorLayout,
+};
 use crate::plan_context::PlanContext;
 use crate::transform::pixels::{PixelsPlan, tensor_field};
 use crate::transform::{TransformConfig, TransformPlan};
@@ -78,6 +80,11 @@ pub(crate) struct PixelsConfig {
     /// model was trained, which its card states; else full.
     #[schemars(extend("x-changes-rows" = true, "x-former-default" = "full", "x-former-name" = "draft", "x-former-values" = ["full", "scaled"]))]
     pub decode: Option<DecodeMode>,
+    /// The color space of the pixels: `stored` (default) ignores color profiles, as Pillow does;
+    /// `srgb` converts images with a profile, such as the wide colors of phones, to sRGB.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(extend("x-changes-rows" = true))]
+    pub color_space: Option<ColorSpace>,
     /// The input column of encoded images. Default: image.
     #[schemars(extend("x-changes-rows" = true))]
     pub column: Option<String>,

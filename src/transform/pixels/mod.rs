@@ -181,7 +181,7 @@ fn tensor_field(
         }
         TargetSize::Original => tensor::variable_field(name, 3)?,
     };
-    Ok(format.annotate(field))
+    Ok(preparation.color_space.annotate(format.annotate(field)))
 }
 
 #[cfg(test)]

@@ -82,6 +82,7 @@ impl PixelsConfig {
                 sizing,
                 max_pixels,
                 value_range: value_range.ok().flatten(),
+                color_space: self.color_space.unwrap_or_default(),
             })
         } else {
             Err(faults)

@@ -140,6 +140,11 @@ fn orientation(decoder: &Decoder<'_>) -> Orientation {
     find_orientation(metadata(EXIF_PREFIX).next(), metadata(XMP_IN_JPEG).last())
 }
 
+/// Whether the image is gray.
+pub(crate) fn is_gray(bytes: &[u8], header: &ImageInfo) -> Result<bool, ImageError> {
+    Ok(open(bytes, header)?.color_model() == ColorModel::Gray)
+}
+
 /// Reads the width and height from the frame header, which must be of a kind that the decoder
 /// supports.
 pub(crate) fn size(bytes: &[u8]) -> Result<(u32, u32), ImageError> {

@@ -5,6 +5,7 @@
 use super::test_encoder::{TestComponent, TestJpeg};
 use crate::batch::reject::RejectCode;
 use crate::image::decode::decode_resized;
+use crate::image::jpeg_encoding::JpegOptions;
 use crate::image::{
     Channels, DecodeMode, DecodeOptions, OutputFormat, Pixels, ResizeMode, Resizer, decode, encode,
     probe,
@@ -26,7 +27,7 @@ fn jpeg() -> Vec<u8> {
         channels: Channels::Rgb,
         data,
     };
-    encode(&pixels, OutputFormat::Jpeg(90)).unwrap()
+    encode(&pixels, OutputFormat::Jpeg(JpegOptions::of_quality(90))).unwrap()
 }
 
 fn rejection(bytes: &[u8]) -> (RejectCode, String) {
@@ -257,7 +258,7 @@ fn oriented(width: usize, height: usize, exif: u8) -> Vec<u8> {
         channels: Channels::Rgb,
         data,
     };
-    let mut bytes = encode(&pixels, OutputFormat::Jpeg(95)).unwrap();
+    let mut bytes = encode(&pixels, OutputFormat::Jpeg(JpegOptions::of_quality(95))).unwrap();
     // A TIFF with one entry: the orientation, of type SHORT.
     let tiff = [
         b"MM\0\x2a\0\0\0\x08\0\x01\x01\x12\0\x03\0\0\0\x01\0".as_slice(),

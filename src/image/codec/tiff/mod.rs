@@ -1,12 +1,17 @@
 //! TIFF decoding by the `tiff` library, of the first page: the conversion of all kinds of samples
 //! and colors to 8 bits per channel, and checks for what the library ignores.
 
+mod encode;
 mod jpeg_chunks;
 mod layout;
+mod library_error;
+pub(crate) mod metadata;
 pub(crate) mod page;
 mod samples;
 
-use std::io::{Cursor, ErrorKind};
+pub(crate) use self::encode::encode_tiff;
+
+use std::io::Cursor;
 
 use tiff::decoder::{Decoder, DecodingResult, Limits};
 use tiff::tags::{CompressionMethod, PhotometricInterpretation, Tag};
@@ -14,12 +19,13 @@ use tiff::{ColorType, TiffError};
 
 use crate::image::channel_layout::{DecodedImage, DecodedSamples, memory_limit};
 use crate::image::codec::tiff::page::{Page, TiffReader};
-use crate::image::error::{ImageError, UNFINISHED};
+use crate::image::error::ImageError;
 use crate::image::exif_orientation::orientation_or_xmp;
 use crate::image::info::{DECODE_BYTES_PER_PIXEL, ImageFormat, ImageInfo};
 use crate::image::value_range::ValueRange;
 
 use layout::normalize_bits;
+use library_error::map_error;
 use samples::{Kind, SampleReader};
 
 /// Reads the width and height, and computes the peak memory of decoding in bytes per pixel: twice
@@ -127,9 +133,13 @@ fn convert(
         stated_range: page.stated_range,
         range,
     };
-    let kept = colors + usize::from(alpha.is_some() && page.is_premultiplied());
+    let keeps_alpha = matches!(
+        page.photometric(),
+        Some(Photometric::RGB | Photometric::BlackIsZero)
+    ) || page.is_premultiplied();
+    let kept = colors + usize::from(alpha.is_some() && keeps_alpha);
     let mut levels = reader.levels(buffer, kind, colors, kept)?;
-    if kept > colors {
+    if kept > colors && page.is_premultiplied() {
         divide_by_alpha(&mut levels, kept);
     }
     Ok(match (page.photometric(), kept) {
@@ -209,18 +219,6 @@ fn rgb_of_cmyk(levels: &[u8]) -> Vec<u8> {
         })
     };
     levels.chunks_exact(4).flat_map(rgb).collect()
-}
-
-fn map_error(bytes: &[u8], error: &TiffError) -> ImageError {
-    match error {
-        TiffError::IoError(io) if io.kind() == ErrorKind::UnexpectedEof => {
-            ImageError::truncated(ImageFormat::Tiff, bytes, UNFINISHED)
-        }
-        TiffError::UnsupportedError(kind) => ImageError::unsupported(ImageFormat::Tiff, kind),
-        TiffError::LimitsExceeded => ImageError::memory_exceeded(ImageFormat::Tiff),
-        TiffError::FormatError(kind) => ImageError::malformed(ImageFormat::Tiff, kind),
-        error => ImageError::malformed(ImageFormat::Tiff, error),
-    }
 }
 
 #[cfg(test)]

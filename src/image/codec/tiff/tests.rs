@@ -6,6 +6,7 @@ use std::collections::BTreeMap;
 
 use crate::batch::reject::RejectCode;
 use crate::image::decode::decode_with;
+use crate::image::jpeg_encoding::JpegOptions;
 use crate::image::{Channels, DecodeOptions, ImageError, Pixels, ValueRange};
 
 /// The values of a tag.
@@ -416,7 +417,7 @@ fn jpeg_in_a_tiff_must_be_valid_and_complete() {
         channels: Channels::Gray,
         data: (0..24 * 16).map(|at| (at % 24 * 10) as u8).collect(),
     };
-    let jpeg = encode(&pixels, OutputFormat::Jpeg(95)).unwrap();
+    let jpeg = encode(&pixels, OutputFormat::Jpeg(JpegOptions::of_quality(95))).unwrap();
     let tiff = |strip: &[u8]| {
         let mut tiff = TestTiff::row(8, BLACK_IS_ZERO, 1, &[0; 24])
             .with(257, Values::Short(vec![16]))

@@ -48,7 +48,6 @@ const SUFFIXES: [usize; 3] = [8, 16, 32];
 pub(super) struct ImageWriter {
     root: PathBuf,
     scheme: NamingScheme,
-    extension: &'static str,
     encoder: ImageEncoder,
     identity: OutputIdentity,
     lock: FileLock,
@@ -73,7 +72,6 @@ impl ImageWriter {
     pub(super) fn open(
         found: ClaimedImageFolder,
         scheme: NamingScheme,
-        extension: &'static str,
         encoder: ImageEncoder,
         identity: OutputIdentity,
     ) -> Result<Self, StageError> {
@@ -98,7 +96,6 @@ impl ImageWriter {
         Ok(Self {
             root,
             scheme,
-            extension,
             encoder,
             identity,
             lock,
@@ -125,15 +122,15 @@ impl ImageWriter {
         file: &EncodedImage<'_>,
         record: impl Fn() -> String,
     ) -> Result<(), StageError> {
-        let path = self.scheme.path(file.source, file.row, self.extension);
-        for (attempt, name) in names(&path, self.extension, &record).enumerate() {
+        let path = self.scheme.path(file.source, file.row, file.extension);
+        for (attempt, name) in names(&path, file.extension, &record).enumerate() {
             let Some(unnamed) = self.reserve(name, file.bytes)? else {
                 continue;
             };
             if attempt > 0 && !self.warned {
                 self.warned = true;
                 tracing::warn!(
-                    expected = %format!("{path}.{}", self.extension), name = %unnamed.name,
+                    expected = %format!("{path}.{}", file.extension), name = %unnamed.name,
                     "the name of an image file is taken or invalid, and a suffix is added; \
                      later cases are not logged"
                 );

@@ -46,7 +46,7 @@ pub(crate) fn has_extension(path: &Path, extensions: &[&str]) -> bool {
 impl FileSet {
     /// Whether the set selects files that a sink writes, or would select them once they exist.
     pub(crate) fn would_read(&self, written: &WrittenFiles<'_>) -> bool {
-        if Path::new(&self.path).is_file() || !self.matches_extension(written.extension) {
+        if Path::new(&self.path).is_file() || !self.matches_extension(written.extensions) {
             return false;
         }
         let glob = self.folder_glob().ok().flatten();
@@ -86,14 +86,17 @@ impl FileSet {
                 is_deep_enough
                     && end
                         .rsplit_once('.')
-                        .is_none_or(|(_, end)| end == written.extension)
+                        .is_none_or(|(_, end)| written.extensions.contains(&end))
             }
         }
     }
 
-    /// Whether a file with this extension may be selected; a glob may select any extension.
-    fn matches_extension(&self, extension: &str) -> bool {
-        self.extensions.contains(&extension) || self.folder_glob().is_ok_and(|glob| glob.is_some())
+    /// Whether a file with one of these extensions may be selected; a glob may select any extension.
+    fn matches_extension(&self, extensions: &[&str]) -> bool {
+        extensions
+            .iter()
+            .any(|extension| self.extensions.contains(extension))
+            || self.folder_glob().is_ok_and(|glob| glob.is_some())
     }
 
     /// Checks whether a file of a folder is selected. For tables, every path with a part that

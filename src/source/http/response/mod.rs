@@ -10,6 +10,7 @@ use axum::response::{IntoResponse, Response};
 use bytes::Bytes;
 
 use crate::image::encode::OutputFormat;
+use crate::image::jpeg_encoding::JpegOptions;
 use crate::image::tensor_column::pixel_columns;
 use crate::source::http::body::media_type::ARROW_STREAM;
 use crate::source::http::body::memory_reservation::MemoryReservation;
@@ -35,7 +36,7 @@ enum ResponseFormat {
 }
 
 /// JPEG quality of responses.
-const QUALITY: u8 = 90;
+const JPEG: JpegOptions = JpegOptions::of_quality(90);
 
 impl ResponseFormat {
     /// The first supported format that `Accept` names; JSON if it names none.
@@ -50,7 +51,7 @@ impl ResponseFormat {
         let known = |kind: String| match kind.as_str() {
             ARROW_STREAM => Some(Self::Arrow),
             "image/png" | "image/*" => Some(Self::Picture(OutputFormat::Png)),
-            "image/jpeg" => Some(Self::Picture(OutputFormat::Jpeg(QUALITY))),
+            "image/jpeg" => Some(Self::Picture(OutputFormat::Jpeg(JPEG))),
             "application/json" => Some(Self::Json),
             _ => None,
         };

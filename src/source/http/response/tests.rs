@@ -15,7 +15,7 @@ fn accept_selects_the_response_format() {
         ("image/png", png),
         (
             "Image/JPEG; q=1, */*",
-            ResponseFormat::Picture(OutputFormat::Jpeg(QUALITY)),
+            ResponseFormat::Picture(OutputFormat::Jpeg(JPEG)),
         ),
         ("image/webp, image/*", png),
         ("application/vnd.apache.arrow.stream", ResponseFormat::Arrow),
