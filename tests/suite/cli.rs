@@ -309,7 +309,7 @@ fn all_errors_of_a_pipeline_are_reported_together() {
             p.toml:1: wokers: unknown key (did you mean `workers`?); known: admin, commit, limits, models, name, rejects, runtime, shutdown, stages, state, workers
             p.toml:3: stages.in.kind: unknown kind `imagess` (did you mean `images`?); sources: SOURCES; transforms: TRANSFORMS; sinks: SINKS
             p.toml:7: stages.src.batch.bytes: `12` has no unit; write a size such as "32MiB" or "512B"
-            p.toml:11: stages.px.siez: unknown key (did you mean `size`?); known: channels, column, decode, fit, keep, layout, mean, model, preprocessor, preset, range, size, std, steps, to, value_range
+            p.toml:11: stages.px.siez: unknown key (did you mean `size`?); known: channels, color_space, column, decode, fit, keep, layout, mean, model, preprocessor, preset, range, size, std, steps, to, value_range
             p.toml:14: stages.out.inputs: unknown stage `nowhere`; known: in, px, src
             p.toml:15: stages.out.path: invalid type: integer `5`, expected path string
             latentflow: error[pipeline_invalid]: nothing was started

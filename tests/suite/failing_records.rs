@@ -101,7 +101,7 @@ fn fixed_size_too_large_for_the_format_ends_the_run() {
     let (output, _) = run(folder.path(), &pipeline, &[]);
     assert_eq!(output.status.code(), Some(1), "{}", errors(&output));
     assert!(
-        errors(&output).contains("70000 x 1 pixels cannot be written as Jpeg"),
+        errors(&output).contains("70000 x 1 pixels cannot be written as JPEG"),
         "{}",
         errors(&output)
     );

@@ -583,6 +583,7 @@ fn image_transforms() -> Vec<Case> {
                 ("value_range", json!({ "value_range": [0, 4095] })),
                 ("decode", json!({ "decode": "scaled" })),
                 ("fit", json!({ "fit": "crop" })),
+                ("color_space", json!({ "color_space": "srgb" })),
                 ("to", json!({ "to": "tensor" })),
                 ("keep", json!({ "keep": true })),
             ],
@@ -627,6 +628,7 @@ fn image_transforms() -> Vec<Case> {
             json!({ "model": "images" }),
             [
                 ("model", json!({ "model": "same-images" })),
+                ("strength", json!({ "strength": 0.5 })),
                 ("tile", json!({ "tile": 256 })),
                 ("overlap", json!({ "overlap": 16 })),
                 ("to", json!({ "to": "clean" })),
@@ -660,6 +662,7 @@ fn image_transforms() -> Vec<Case> {
                 ("probability", json!({ "probability": 0.5 })),
                 ("text", json!({ "text": "other" })),
                 ("opacity", json!({ "opacity": 0.25 })),
+                ("size", json!({ "noise": "watermark", "size": 20 })),
                 ("seed", json!({ "seed": 4 })),
                 ("column", json!({ "column": "noisy" })),
                 ("to", json!({ "to": "marked" })),
@@ -723,7 +726,20 @@ fn sinks() -> Vec<Case> {
                 ("column", json!({ "column": "pixels" })),
                 ("format", json!({ "format": "webp" })),
                 ("quality", json!({ "quality": 50 })),
+                ("subsampling", json!({ "subsampling": "4:2:0" })),
                 ("name", json!({ "name": "{row}.{ext}" })),
+            ],
+        ),
+        Case::new(
+            "images",
+            json!({
+                "in": { "kind": "parquet", "path": bytes(["image", "other"]) },
+                "before": { "kind": "pixels", "inputs": ["in"], "size": [8, 8], "keep": true },
+            }),
+            json!({ "path": "out", "format": "original" }),
+            [
+                ("original", json!({ "original": "other" })),
+                ("keep_gray", json!({ "keep_gray": false })),
             ],
         ),
         Case::new(
