@@ -78,6 +78,7 @@ pub(crate) fn simd_dispatch<R>(work: impl FnOnce() -> R) -> R {
 }
 
 /// Runs a kernel that is written for SIMD registers of any width, for the widest of this processor.
+#[cfg(feature = "train")]
 pub(crate) fn simd_kernel<K: pulp::WithSimd>(kernel: K) -> K::Output {
     pulp::Arch::new().dispatch(kernel)
 }
