@@ -2,12 +2,14 @@
 //! numbers, so that memory does not limit small networks, and a checkpoint can store the state bit
 //! for bit.
 
+mod moment;
 mod muon;
 
 use rayon::prelude::*;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use self::moment::{MIN_MOMENT, without_tiny};
 use self::muon::{muon, muon_scale};
 use super::elementwise::CHUNK;
 use crate::system::simd_dispatch;
@@ -161,7 +163,7 @@ impl OptimizerState {
                     for ((value, derivative), momentum) in
                         weight.iter_mut().zip(gradient).zip(moment)
                     {
-                        *momentum = *momentum * MOMENTUM + derivative;
+                        *momentum = without_tiny(*momentum * MOMENTUM + derivative, MIN_MOMENT);
                         *value = *value * keep - rate * *momentum;
                     }
                 }
@@ -222,8 +224,11 @@ fn adam(by: AdamStep, weight: &mut [f32], gradient: &[f32], first: &mut [f32], s
             for ((value, &derivative), (mean, mean_square)) in
                 weights.iter_mut().zip(gradients).zip(moments)
             {
-                *mean = *mean * BETA1 + derivative * (1.0 - BETA1);
-                *mean_square = *mean_square * BETA2 + derivative * derivative * (1.0 - BETA2);
+                *mean = without_tiny(*mean * BETA1 + derivative * (1.0 - BETA1), MIN_MOMENT);
+                *mean_square = without_tiny(
+                    *mean_square * BETA2 + derivative * derivative * (1.0 - BETA2),
+                    f32::MIN_POSITIVE,
+                );
                 let change = *mean * unbiased1 / ((*mean_square * unbiased2).sqrt() + EPSILON);
                 *value = *value * by.keep - by.rate * change;
             }

@@ -3,26 +3,18 @@
 use crate::train::elementwise::squares;
 use crate::train::gemm::{Accumulate, Matrix, multiply_on_threads};
 use crate::train::layers::transposed;
+use crate::train::optimizer::moment::{MIN_MOMENT, without_tiny};
 
 const MOMENTUM: f32 = 0.95;
 
-/// The minimum magnitude of a momentum other than 0.
-const MIN_MOMENTUM: f32 = 1e-30;
 /// The minimum magnitude, other than 0, of a value of a matrix whose norm is 1. The iteration
 /// enlarges values at most 500 times.
 const MIN_SHARE: f32 = 1e-9;
 
-/// Replaces values below a magnitude with 0. Without gradients, as those of a unit that no record
-/// activates, a momentum would decay to subnormal numbers, which take a hundred times as long in
-/// matrix products.
-fn without_tiny(value: f32, minimum: f32) -> f32 {
-    if value.abs() < minimum { 0.0 } else { value }
-}
-
 /// Returns the orthogonalized Nesterov momentum.
 pub(super) fn muon(moment: &mut [f32], gradient: &[f32], shape: [usize; 2]) -> Vec<f32> {
     let ahead = |(momentum, derivative): (&mut f32, &f32)| {
-        *momentum = without_tiny(*momentum * MOMENTUM + derivative, MIN_MOMENTUM);
+        *momentum = without_tiny(*momentum * MOMENTUM + derivative, MIN_MOMENT);
         derivative + *momentum * MOMENTUM
     };
     orthogonal(moment.iter_mut().zip(gradient).map(ahead).collect(), shape)
@@ -68,29 +60,4 @@ fn orthogonal(matrix: Vec<f32>, [rows, columns]: [usize; 2]) -> Vec<f32> {
             .for_each(|(x, next)| *x = 3.4445 * *x + next);
     }
     x
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn momentum_without_gradients_becomes_zero_instead_of_subnormal() {
-        let shape = [2, 3];
-        let mut momentum = vec![0.0; 6];
-        let gradient = [1e-6, -2e-6, 1e-6, 1e-6, 1e-6, 3e-6];
-        muon(&mut momentum, &gradient, shape);
-        // The second unit is never active again.
-        let half = [1e-6, -2e-6, 1e-6, 0.0, 0.0, 0.0];
-        for step in 0..2000 {
-            let change = muon(&mut momentum, &half, shape);
-            let values = momentum.iter().chain(&change);
-            assert!(
-                values.clone().all(|value| !value.is_subnormal()),
-                "step {step}: {momentum:?} {change:?}"
-            );
-        }
-        assert_eq!(momentum[3..], [0.0; 3]);
-        assert!(momentum[0] > 1e-5, "{momentum:?}");
-    }
 }

@@ -93,3 +93,28 @@ fn muon_update_has_similar_singular_values() {
         close(&weights[1], &[-1.0]);
     }
 }
+
+#[test]
+fn moments_without_gradients_become_zero_instead_of_subnormal() {
+    for kind in [Optimizer::Adam, Optimizer::Sgd, Optimizer::Muon] {
+        let parameter = matrix(2, 3);
+        let mut optimizer = OptimizerState::new(kind, 0.0, std::slice::from_ref(&parameter));
+        let mut weights = vec![vec![0.5; 6]];
+        let all = vec![vec![1e-6, -2e-6, 1e-6, 1e-6, 1e-6, 3e-6]];
+        optimizer.step(1, 0.001, &mut weights, &all);
+        // The second unit is never active again.
+        let half = vec![vec![1e-6, -2e-6, 1e-6, 0.0, 0.0, 0.0]];
+        for step in 2..100_000 {
+            optimizer.step(step, 0.001, &mut weights, &half);
+            let mut values = optimizer.state().flatten().chain(&weights[0]);
+            assert!(
+                values.all(|value| !value.is_subnormal()),
+                "{kind:?}, step {step}"
+            );
+        }
+        for moments in optimizer.state() {
+            assert_eq!(moments[3..], [0.0; 3], "{kind:?}");
+            assert_ne!(moments[0], 0.0, "{kind:?}");
+        }
+    }
+}
