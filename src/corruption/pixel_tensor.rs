@@ -181,21 +181,22 @@ impl<'a> PixelTensorMut<'a> {
     /// Moves a pixel toward `shade`, from 0 (black) to 1 (white), by the fraction `share` of the
     /// difference.
     pub(super) fn blend(&mut self, pixel: usize, shade: f32, share: f32) {
-        for channel in 0..self.channels {
-            let level = self.level(channel, shade);
-            let value = self.value(channel, pixel);
-            *value += share * (level - *value);
-        }
+        self.blend_shades(pixel, share, |_| shade);
     }
 
     /// Blends a color, red, green and blue from 0 to 1, over a pixel; over a gray pixel, its mean.
     pub(super) fn blend_color(&mut self, pixel: usize, color: [f32; 3], share: f32) {
+        let (count, format) = (self.channels, self.format);
+        self.blend_shades(pixel, share, |channel| match (count, format) {
+            (3, Some(format)) => color[format.sample_index(channel)],
+            _ => color.iter().sum::<f32>() / 3.0,
+        });
+    }
+
+    /// Blends the shade of each channel over a pixel.
+    fn blend_shades(&mut self, pixel: usize, share: f32, shade: impl Fn(usize) -> f32) {
         for channel in 0..self.channels {
-            let shade = match (self.channels, self.format) {
-                (3, Some(format)) => color[format.sample_index(channel)],
-                _ => color.iter().sum::<f32>() / 3.0,
-            };
-            let level = self.level(channel, shade);
+            let level = self.level(channel, shade(channel));
             let value = self.value(channel, pixel);
             *value += share * (level - *value);
         }
