@@ -1,9 +1,11 @@
 //! Encodes pixels to the bytes of an image file; equal pixels give equal bytes.
 
+use std::borrow::Cow;
+
 use image::codecs::bmp::BmpEncoder;
 use image::codecs::pnm::PnmEncoder;
-use image::codecs::webp::WebPEncoder;
 use image::{ExtendedColorType, ImageEncoder};
+use image_webp::WebPEncoder;
 use png::{BitDepth, ColorType, Encoder, Info};
 
 use crate::image::codec::tiff::encode_tiff;
@@ -100,57 +102,39 @@ pub(crate) fn encode_layers(
     let (Ok(columns), Ok(rows)) = (u32::try_from(*width), u32::try_from(*height)) else {
         return Err(unsupported());
     };
-    if let OutputFormat::Jpeg(options) = format {
-        return encode_jpeg(layers.pixels, options, layers.metadata).map_err(|error| match error {
-            ImageError::Unsupported(_) => unsupported(),
-            error => error,
-        });
-    }
+    let (size, metadata) = ([columns, rows], layers.metadata);
     let samples = interleaved(layers.pixels, layers.alpha);
-    let is_gray = *channels == Channels::Gray;
-    let color = match (is_gray, layers.alpha.is_some()) {
+    let color = match (*channels == Channels::Gray, layers.alpha.is_some()) {
         (true, false) => ExtendedColorType::L8,
         (true, true) => ExtendedColorType::La8,
         (false, false) => ExtendedColorType::Rgb8,
         (false, true) => ExtendedColorType::Rgba8,
     };
     let mut bytes = Vec::new();
-    let outcome = match format {
-        OutputFormat::Png => {
-            let info = png_info([columns, rows], color, layers.metadata);
-            return write_png(info, layers.metadata, &samples).map_err(|_| unsupported());
+    let written = match format {
+        OutputFormat::Jpeg(options) => {
+            return encode_jpeg(layers.pixels, options, metadata).map_err(|error| match error {
+                ImageError::Unsupported(_) => unsupported(),
+                error => error,
+            });
         }
-        OutputFormat::Tiff => {
-            return encode_tiff(&samples, [columns, rows], color, layers.metadata);
-        }
-        OutputFormat::WebP => {
-            let mut encoder = WebPEncoder::new_lossless(&mut bytes);
-            let ImageMetadata { icc, exif, .. } = layers.metadata;
-            if let Some(icc) = icc {
-                encoder
-                    .set_icc_profile(icc.clone())
-                    .map_err(|_| unsupported())?;
-            }
-            if let Some(exif) = exif {
-                encoder
-                    .set_exif_metadata(exif.clone())
-                    .map_err(|_| unsupported())?;
-            }
-            encoder.write_image(&samples, columns, rows, color)
-        }
+        OutputFormat::Tiff => return encode_tiff(&samples, size, color, metadata),
+        OutputFormat::Png => write_png(&mut bytes, &samples, size, color, metadata).is_ok(),
+        OutputFormat::WebP => write_webp(&mut bytes, &samples, size, color, metadata).is_ok(),
         OutputFormat::Bmp => {
-            BmpEncoder::new(&mut bytes).write_image(&samples, columns, rows, color)
+            let encoder = BmpEncoder::new(&mut bytes);
+            encoder.write_image(&samples, columns, rows, color).is_ok()
         }
         OutputFormat::Pnm => {
-            PnmEncoder::new(&mut bytes).write_image(&samples, columns, rows, color)
+            let encoder = PnmEncoder::new(&mut bytes);
+            encoder.write_image(&samples, columns, rows, color).is_ok()
         }
-        OutputFormat::Jpeg(_) => return Err(unsupported()),
     };
-    outcome.map(|()| bytes).map_err(|_| unsupported())
+    written.then_some(bytes).ok_or_else(unsupported)
 }
 
 /// Returns the samples of each pixel followed by its alpha.
-fn interleaved<'a>(pixels: &'a Pixels, alpha: Option<&[u8]>) -> std::borrow::Cow<'a, [u8]> {
+fn interleaved<'a>(pixels: &'a Pixels, alpha: Option<&[u8]>) -> Cow<'a, [u8]> {
     match alpha {
         None => pixels.data.as_slice().into(),
         Some(alpha) => {
@@ -162,11 +146,16 @@ fn interleaved<'a>(pixels: &'a Pixels, alpha: Option<&[u8]>) -> std::borrow::Cow
     }
 }
 
-fn png_info<'a>(
+/// The keyword of an XMP packet in a PNG.
+const XMP: &str = "XML:com.adobe.xmp";
+
+fn write_png(
+    bytes: &mut Vec<u8>,
+    samples: &[u8],
     [width, height]: [u32; 2],
     color: ExtendedColorType,
-    metadata: &'a ImageMetadata,
-) -> Info<'a> {
+    metadata: &ImageMetadata,
+) -> Result<(), png::EncodingError> {
     let mut info = Info::with_size(width, height);
     info.bit_depth = BitDepth::Eight;
     info.color_type = match color {
@@ -181,19 +170,7 @@ fn png_info<'a>(
     info.source_gamma = metadata.png_color.gamma;
     info.source_chromaticities = metadata.png_color.chromaticities;
     info.pixel_dims = metadata.pixel_dims;
-    info
-}
-
-/// The keyword of an XMP packet in a PNG.
-const XMP: &str = "XML:com.adobe.xmp";
-
-fn write_png(
-    info: Info<'_>,
-    metadata: &ImageMetadata,
-    samples: &[u8],
-) -> Result<Vec<u8>, png::EncodingError> {
-    let mut bytes = Vec::new();
-    let mut encoder = Encoder::with_info(&mut bytes, info)?;
+    let mut encoder = Encoder::with_info(bytes, info)?;
     // As the `image` library writes them.
     encoder.set_compression(png::Compression::Fast);
     encoder.set_filter(png::Filter::Adaptive);
@@ -202,8 +179,33 @@ fn write_png(
     }
     let mut writer = encoder.write_header()?;
     writer.write_image_data(samples)?;
-    writer.finish()?;
-    Ok(bytes)
+    writer.finish()
+}
+
+fn write_webp(
+    bytes: &mut Vec<u8>,
+    samples: &[u8],
+    [width, height]: [u32; 2],
+    color: ExtendedColorType,
+    metadata: &ImageMetadata,
+) -> Result<(), image_webp::EncodingError> {
+    let mut encoder = WebPEncoder::new(bytes);
+    if let Some(icc) = &metadata.icc {
+        encoder.set_icc_profile(icc.clone());
+    }
+    if let Some(exif) = &metadata.exif {
+        encoder.set_exif_metadata(exif.clone());
+    }
+    if let Some(xmp) = &metadata.xmp {
+        encoder.set_xmp_metadata(xmp.clone());
+    }
+    let color = match color {
+        ExtendedColorType::L8 => image_webp::ColorType::L8,
+        ExtendedColorType::La8 => image_webp::ColorType::La8,
+        ExtendedColorType::Rgba8 => image_webp::ColorType::Rgba8,
+        _ => image_webp::ColorType::Rgb8,
+    };
+    encoder.encode(samples, width, height, color)
 }
 
 #[cfg(test)]

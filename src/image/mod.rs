@@ -7,6 +7,7 @@ pub(crate) mod color_space;
 pub mod decode;
 pub(crate) mod drawn_watermark;
 pub mod encode;
+pub(crate) mod encoded_column;
 pub mod error;
 mod exif_orientation;
 pub(crate) mod info;

@@ -59,7 +59,7 @@ impl ImageMetadata {
     /// # Errors
     /// If the bytes before the metadata are not a valid image, or the metadata is too large.
     pub(crate) fn read(bytes: &[u8], header: &ImageInfo) -> Result<Self, ImageError> {
-        match header.format {
+        ImageError::catch(header.format, || match header.format {
             ImageFormat::Jpeg => jpeg::read(bytes),
             ImageFormat::Png => read_png(bytes, header),
             ImageFormat::Tiff => {
@@ -71,7 +71,7 @@ impl ImageMetadata {
                 })
             }
             format => read_by_library(bytes, format),
-        }
+        })
     }
 
     /// Changes the metadata to those of an upright image of `height` x `width` pixels: its
@@ -97,9 +97,12 @@ impl ImageMetadata {
             .filter(|icc| icc.get(ICC_SPACE..ICC_SPACE + 4) == Some(space));
     }
 
-    /// Removes the statements about the color space. The pixels are then sRGB, as without any.
-    pub(crate) fn remove_color_space(&mut self) {
-        (self.icc, self.png_color) = (None, PngColor::default());
+    /// Removes the color profile, which was applied to the pixels, and what a PNG states for programs
+    /// that do not apply profiles. Without a profile, the pixels are as they were.
+    pub(crate) fn remove_profile(&mut self) {
+        if self.icc.take().is_some() {
+            self.png_color = PngColor::default();
+        }
     }
 }
 

@@ -51,10 +51,10 @@ pub(crate) fn reencode(
         false => pixels,
     };
     metadata.set_upright(pixels.height, pixels.width);
-    metadata.retain_profile_of(pixels.channels);
     if color_space == ColorSpace::Srgb {
-        metadata.remove_color_space();
+        metadata.remove_profile();
     }
+    metadata.retain_profile_of(pixels.channels);
     let alpha = alpha
         .map(|alpha| resized(alpha, pixels.height, pixels.width))
         .transpose()?;

@@ -5,6 +5,7 @@
 use super::*;
 use crate::image::decode::decode;
 use crate::image::jpeg_encoding::ChromaSubsampling;
+use crate::image::metadata::PngColor;
 use crate::image::pixel_format::Channels;
 
 const OPTIONS: ReencodeOptions = ReencodeOptions {
@@ -131,6 +132,8 @@ fn alpha_and_metadata_of_lossless_formats_are_kept() {
             }
             let exif = (!is_tiff).then_some(UPRIGHT);
             assert_eq!(found.exif.as_deref(), exif, "{output:?}");
+            let xmp = b"<x:xmpmeta tiff:Orientation=\"1\"/>";
+            assert_eq!(found.xmp.as_deref(), Some(&xmp[..]), "{output:?}");
             let decoded = decode(&written.bytes, channels, 100).unwrap();
             assert_eq!(decoded, new, "{output:?}");
         }
@@ -183,6 +186,32 @@ fn alpha_of_another_size_is_resized_and_gif_becomes_png() {
         b"GIF89a\x01\0\x01\0\x80\0\0\xff\xff\xff\0\0\0,\0\0\0\0\x01\0\x01\0\0\x02\x02D\x01\0;";
     let png = reencode(gif, small, ColorSpace::Stored, &OPTIONS).unwrap();
     assert_eq!(png.format, ImageFormat::Png);
+}
+
+#[test]
+fn gamma_of_a_png_stays_unless_a_profile_was_applied() {
+    let gamma = png::ScaledFloat::new(1.0);
+    for (icc, kept) in [(None, Some(gamma)), (Some(profile(b"RGB ")), None)] {
+        let stated = ImageMetadata {
+            icc,
+            png_color: PngColor {
+                gamma: Some(gamma),
+                ..PngColor::default()
+            },
+            ..ImageMetadata::default()
+        };
+        let layers = EncodedLayers {
+            pixels: &image(Channels::Rgb, 0),
+            alpha: None,
+            metadata: &stated,
+        };
+        let file = encode_layers(layers, OutputFormat::Png).unwrap();
+        assert_eq!(read(&file).0.png_color.gamma, Some(gamma));
+        let new = image(Channels::Rgb, 3);
+        let written = reencode(&file, new, ColorSpace::Srgb, &OPTIONS).unwrap();
+        let found = read(&written.bytes).0;
+        assert_eq!((found.png_color.gamma, found.icc), (kept, None));
+    }
 }
 
 #[test]

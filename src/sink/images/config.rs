@@ -11,6 +11,7 @@ use crate::columns::{IMAGE, ROW, SOURCE};
 use crate::error::config_error::{ConfigError, RecordFaults};
 use crate::image::ColorSpace;
 use crate::image::encode::OutputFormat;
+use crate::image::encoded_column::holds_encoded_images;
 use crate::image::jpeg_encoding::{ChromaSubsampling, JpegOptions};
 use crate::image::reencode::ReencodeOptions;
 use crate::plan_context::PlanContext;
@@ -249,10 +250,8 @@ impl ImagesSinkConfig {
             .original
             .get_or_insert_with(|| IMAGE.to_owned())
             .clone();
-        let kind = input
-            .column_with_name(&column)
-            .map(|(_, field)| field.data_type());
-        if !matches!(kind, Some(DataType::Binary | DataType::LargeBinary)) {
+        let found = input.column_with_name(&column);
+        if !found.is_some_and(|(_, field)| holds_encoded_images(field.data_type())) {
             let message = format!(
                 "format = \"original\" requires the column `{column}` of encoded images, which the \
                  input does not have; set keep = true of the stage `pixels`, and keep the column in \

@@ -14,6 +14,7 @@ use crate::columns::{ROW, SOURCE};
 use crate::error::StageError;
 use crate::error::code::ErrorCode;
 use crate::image::encode::{OutputFormat, encode};
+use crate::image::encoded_column::encoded_image;
 use crate::image::pixel_format::PixelFormat;
 use crate::image::reencode::{ReencodeOptions, reencode};
 use crate::image::tensor_column::{pixel_columns, pixels_of};
@@ -97,8 +98,11 @@ impl BatchEncoder for ImageEncoder {
                     Ok((bytes, self.extension.to_owned()))
                 }
                 FileEncoding::Original(original) => {
-                    let bytes = originals.and_then(|column| binary_value(column, record));
-                    let bytes = bytes.unwrap_or_default();
+                    let bytes = originals.and_then(|column| encoded_image(column, record));
+                    let bytes = bytes.ok_or_else(|| {
+                        let column = &original.column;
+                        ImageError::Malformed(format!("the image in `{column}` is null"))
+                    })?;
                     let file = reencode(bytes, pixels, self.color_space, &original.options)?;
                     let source = string_value(sources, record);
                     Ok((file.bytes, extension_of(source, file.format)))
@@ -197,17 +201,6 @@ fn encode_pixels(pixels: &Pixels, format: OutputFormat) -> Result<Vec<u8>, Image
         )),
         error => error,
     })
-}
-
-fn binary_value(column: &ArrayRef, row: usize) -> Option<&[u8]> {
-    if column.is_null(row) {
-        return None;
-    }
-    match column.data_type() {
-        DataType::Binary => Some(column.as_binary::<i32>().value(row)),
-        DataType::LargeBinary => Some(column.as_binary::<i64>().value(row)),
-        _ => None,
-    }
 }
 
 fn string_value(column: &ArrayRef, row: usize) -> &str {

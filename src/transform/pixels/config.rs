@@ -3,12 +3,13 @@
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
+use arrow::datatypes::{Field, Schema, SchemaRef};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::columns::IMAGE;
 use crate::error::config_error::{ConfigError, RecordFaults};
+use crate::image::encoded_column::holds_encoded_images;
 use crate::image::prepared::{ImagePreparation, Sizing};
 use crate::image::preprocess::preset::PixelPreset;
 use crate::image::preprocess::steps::PreprocessStep;
@@ -182,7 +183,7 @@ fn find_column(input: &SchemaRef, name: &str) -> Result<usize, ConfigError> {
         ));
     };
     match field.data_type() {
-        DataType::Binary | DataType::LargeBinary => Ok(index),
+        kind if holds_encoded_images(kind) => Ok(index),
         other => Err(ConfigError::new(
             "column",
             format!("column `{name}` holds {other}, not the bytes of encoded images"),

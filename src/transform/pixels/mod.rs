@@ -5,14 +5,15 @@ pub(crate) mod target;
 
 use std::sync::Arc;
 
-use arrow::array::{ArrayRef, AsArray, BooleanArray, RecordBatch};
-use arrow::datatypes::{DataType, Field, SchemaRef};
+use arrow::array::{Array as _, ArrayRef, BooleanArray, RecordBatch};
+use arrow::datatypes::{Field, SchemaRef};
 
 use crate::batch::Batch;
 use crate::batch::reject::{RejectCode, RejectCollector};
 use crate::error::StageError;
 use crate::error::code::ErrorCode;
 use crate::image::TargetSize;
+use crate::image::encoded_column::encoded_image;
 use crate::image::prepared::{ImagePreparation, ImageReader, PreparedImage, Sizing};
 use crate::tensor;
 use crate::transform::{Transform, TransformPlan};
@@ -79,7 +80,7 @@ impl Transform for PixelsTransform {
         let mut usable = Vec::with_capacity(images.len());
         for (row, &ordinal) in batch.row_ordinals.iter().enumerate() {
             let format = &self.target.format;
-            let read = match bytes(&images, row) {
+            let read = match encoded_image(&images, row) {
                 None => Err((RejectCode::Missing, "the image is null".to_owned())),
                 Some(image) => {
                     let prepared = self.reader.read(image);
@@ -154,18 +155,6 @@ impl TensorBuilder {
             }
             TargetSize::Original => tensor::variable_column(3, self.values, &self.shapes)?,
         })
-    }
-}
-
-/// The bytes of a row of a binary column; `None` if it is null.
-fn bytes(column: &ArrayRef, row: usize) -> Option<&[u8]> {
-    if column.is_null(row) {
-        return None;
-    }
-    match column.data_type() {
-        DataType::Binary => Some(column.as_binary::<i32>().value(row)),
-        DataType::LargeBinary => Some(column.as_binary::<i64>().value(row)),
-        _ => None,
     }
 }
 

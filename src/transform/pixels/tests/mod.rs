@@ -5,7 +5,7 @@
 mod libraries;
 
 use arrow::array::{BinaryArray, LargeBinaryArray, StringArray};
-use arrow::datatypes::{Field, Schema};
+use arrow::datatypes::{DataType, Field, Schema};
 use serde_json::{Value, json};
 
 use super::*;
