@@ -3,7 +3,7 @@
 use std::borrow::Cow;
 
 use image::codecs::bmp::BmpEncoder;
-use image::codecs::pnm::PnmEncoder;
+use image::codecs::pnm::{PnmEncoder, PnmSubtype, SampleEncoding};
 use image::{ExtendedColorType, ImageEncoder};
 use image_webp::WebPEncoder;
 use png::{BitDepth, ColorType, Encoder, Info};
@@ -126,7 +126,12 @@ pub(crate) fn encode_layers(
             encoder.write_image(&samples, columns, rows, color).is_ok()
         }
         OutputFormat::Pnm => {
-            let encoder = PnmEncoder::new(&mut bytes);
+            // By default, the library writes the newer PAM, which few programs read.
+            let subtype = match color {
+                ExtendedColorType::L8 => PnmSubtype::Graymap(SampleEncoding::Binary),
+                _ => PnmSubtype::Pixmap(SampleEncoding::Binary),
+            };
+            let encoder = PnmEncoder::new(&mut bytes).with_subtype(subtype);
             encoder.write_image(&samples, columns, rows, color).is_ok()
         }
     };

@@ -156,6 +156,10 @@ fn gray_image_stays_gray_by_default() {
             let new = image(Channels::Rgb, 3);
             let written = reencode(&file, new, ColorSpace::Stored, &options).unwrap();
             let (found, layer) = read(&written.bytes);
+            if output == OutputFormat::Pnm {
+                let magic = if keeps_gray { b"P5" } else { b"P6" };
+                assert!(written.bytes.starts_with(magic));
+            }
             assert_eq!(layer.is_gray, keeps_gray, "{output:?}");
             assert!(
                 keeps_gray || found.icc.is_none(),
